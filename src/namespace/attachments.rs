@@ -1,0 +1,893 @@
+//! Which queues this process has mapped, and when it may unmap one.
+//!
+//! A table from index to attachment, a list of attachments that are free, and, per thread, an
+//! *announcement* of what it is using. An attachment is unmapped when the table no longer names it and no
+//! thread announces it.
+//!
+//! # Invariants
+//! 1. Attachments themselves are never given back to the system: a stale pointer to one is still a pointer
+//!    to one, and what it finds there is checked.
+//! 2. A thread announces an attachment and then looks again whether the table names it; who retires one
+//!    takes it out of the table, makes every thread pass a barrier (membarrier(2)), and then looks at the
+//!    announcements. So one of the two sees the other, and announcing costs no fence.
+//! 3. No lock is waited for. The list of retired attachments has one, which is only ever tried: a child of
+//!    fork that inherited it leaves the work to a later call.
+//! 4. While descriptors are open, mappings are nobody's yet, or that lock is held, signals are held back
+//!    (`os::signals`): no handler can jump away from them.
+
+use super::directory::{File, body_path, in_words_of_msgget, queue_path, set_access};
+use super::draft::Draft;
+use super::{INDICES, index_of};
+use crate::os::errno::Errno;
+use crate::os::file::{self, Fd, Path};
+use crate::os::signals::held_back;
+use crate::os::thread::{self, Position, Thread, stack_position};
+use crate::os::{credentials, memory, process};
+use crate::queue::inspect::Outline;
+use crate::queue::{self, Configuration, FIRST_GRANULES, FIRST_PAGE, Queue, Status};
+use crate::shm::Mapping;
+use crate::shm::layout;
+use crate::txn::Seat;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use libc::c_int;
+use parking_lot::Mutex;
+
+/// A queue that this process has mapped.
+pub struct Attachment {
+    /// Identifier + 1; 0 while not in use.
+    id: AtomicU64,
+    mapping: Mapping,
+    device: AtomicU64,
+    inode: AtomicU64,
+    /// Decisions about permissions, kept by the layer above.
+    pub decision: AtomicU64,
+    /// How long it paid to spin lately, kept by the layer above.
+    pub patience: AtomicU32,
+    next_free: AtomicU32,
+}
+
+impl Attachment {
+    /// The queue's identifier; only while somebody announces that it is used.
+    #[inline(always)]
+    pub fn id(&self) -> u32 {
+        // Relaxed: it does not change while the queue is used.
+        self.id.load(Ordering::Relaxed).saturating_sub(1) as u32
+    }
+}
+
+const CHUNK: usize = 128;
+const CHUNKS: usize = INDICES as usize * 2 / CHUNK;
+
+/// Attachments, in chunks that are mapped when needed and never unmapped (invariant 1).
+static POOL: [AtomicPtr<Attachment>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
+/// How many attachments were ever taken from the pool.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+/// Free attachments: number + 1 of the first, below a count of changes against ABA.
+static FREE: AtomicU64 = AtomicU64::new(0);
+/// From index to attachment.
+static TABLE: [AtomicPtr<Attachment>; INDICES as usize] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; INDICES as usize];
+/// From key to identifier: `key << 32 | identifier`, + 1; what this process found out lately.
+static KEYS: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+/// A thread's announcement.
+#[repr(align(64))]
+struct Announcement {
+    /// `generation << 32 | thread id`; 0 while nobody's.
+    owner: AtomicU64,
+    /// How many uses are nested in each other; by two or more, anything may be in use.
+    level: AtomicU32,
+    /// The innermost.
+    using: AtomicPtr<Attachment>,
+}
+
+const ANNOUNCEMENTS: usize = 1024;
+static ANNOUNCED: [Announcement; ANNOUNCEMENTS] = [const {
+    Announcement {
+        owner: AtomicU64::new(0),
+        level: AtomicU32::new(0),
+        using: AtomicPtr::new(ptr::null_mut()),
+    }
+}; ANNOUNCEMENTS];
+/// How many of them were ever anybody's: those behind need not be looked at.
+static ANNOUNCERS: AtomicU32 = AtomicU32::new(0);
+/// Threads that found no place: nothing is unmapped any more.
+static CROWDED: AtomicU32 = AtomicU32::new(0);
+
+/// Attachments out of the table, waiting to be unmapped.
+struct Retired {
+    waiting: [*const Attachment; 64],
+    /// Where the sweep for queues that others removed goes on.
+    swept: u32,
+}
+
+// SAFETY: the pointers are to attachments, which live for ever (invariant 1).
+unsafe impl Send for Retired {}
+
+static RETIRED: Mutex<Retired> = Mutex::new(Retired { waiting: [ptr::null(); 64], swept: 0 });
+
+/// A queue in use by the calling thread: it stays mapped.
+pub struct Attached {
+    attachment: &'static Attachment,
+    announcement: Option<&'static Announcement>,
+    before: *mut Attachment,
+    level: u32,
+}
+
+impl Attached {
+    /// Announces the use of an attachment and checks that the table still names it.
+    #[inline(always)]
+    fn announce(attachment: *mut Attachment, id: u32) -> Option<Attached> {
+        let here = stack_position();
+        let announcement = thread::with(|thread| announcement(thread, here));
+        let (before, level) = match announcement {
+            Some(announcement) => {
+                // Relaxed: ordered by the barrier of whoever retires (invariant 2).
+                let before = announcement.using.load(Ordering::Relaxed);
+                let level = announcement.level.load(Ordering::Relaxed);
+                announcement.level.store(level + 1, Ordering::Relaxed);
+                announcement.using.store(attachment, Ordering::Relaxed);
+                (before, level)
+            }
+            None => (ptr::null_mut(), 0),
+        };
+        compiler_fence(Ordering::SeqCst);
+        let place = TABLE.get(index_of(id) as usize)?;
+        // SAFETY: by invariant 1 a pointer to an attachment stays one.
+        let attached = Attached { attachment: unsafe { &*attachment }, announcement, before, level };
+        // Acquire: who sees the table's entry sees the mapping.
+        let named = place.load(Ordering::Acquire) == attachment;
+        let same = attached.attachment.id.load(Ordering::Acquire) == u64::from(id) + 1;
+        (named && same).then_some(attached)
+    }
+
+    /// Its identifier.
+    #[inline]
+    pub fn id(&self) -> u32 {
+        self.attachment.id()
+    }
+
+    /// What the process keeps about it.
+    #[inline(always)]
+    pub fn attachment(&self) -> &'static Attachment {
+        self.attachment
+    }
+
+    /// Its memory.
+    #[inline(always)]
+    pub fn mapping(&self) -> &Mapping {
+        &self.attachment.mapping
+    }
+
+    /// What a thread's frames know it by.
+    #[inline(always)]
+    pub fn object(&self) -> usize {
+        ptr::from_ref(self.attachment).expose_provenance()
+    }
+
+    /// Which file it is.
+    pub fn inode(&self) -> (u64, u64) {
+        let relaxed = Ordering::Relaxed;
+        (self.attachment.device.load(relaxed), self.attachment.inode.load(relaxed))
+    }
+
+    /// Whether the files, where they still have their names, are as long as they were. One that somebody has cut
+    /// must not be touched any more: that would be a SIGBUS.
+    #[cold]
+    pub fn is_whole(&self) -> bool {
+        let longer = |path: Option<Path>, least: u64| {
+            let there = path.and_then(|path| file::look_up(&path).ok());
+            there.map(|there| (there.inode, there.size >= least))
+        };
+        match longer(queue_path(index_of(self.id())), layout::ARENA) {
+            Some((inode, long)) if inode == self.inode() => {
+                let least = layout::ARENA + FIRST_GRANULES as u64;
+                long && longer(body_path(self.id()), least).is_none_or(|(_, long)| long)
+            }
+            // Removed, or out of sight.
+            _ => true,
+        }
+    }
+
+    /// Remembers that this is the queue of a key.
+    pub fn remember(&self, key: i32) {
+        // Relaxed: checked at each use.
+        key_place(key).store((u64::from(key as u32) << 32 | u64::from(self.id())) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Attached {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(announcement) = self.announcement {
+            compiler_fence(Ordering::SeqCst);
+            // Release: who sees the use ended sees its effects; then the mapping may go.
+            announcement.using.store(self.before, Ordering::Release);
+            announcement.level.store(self.level, Ordering::Release);
+        }
+    }
+}
+
+fn key_place(key: i32) -> &'static AtomicU64 {
+    let hash = (key as u32).wrapping_mul(0x9e37_79b1) >> 24;
+    &KEYS[hash as usize]
+}
+
+/// The queue that this process last knew a key by, if it still is.
+pub fn remembered(key: i32) -> Option<Attached> {
+    // Relaxed: a hint, checked right now.
+    let known = key_place(key).load(Ordering::Relaxed).checked_sub(1)?;
+    if (known >> 32) as u32 != key as u32 {
+        return None;
+    }
+    let attached = attached(known as u32)?;
+    let alive = attached.queue().settings().is_ok_and(|settings| settings.key == key);
+    alive.then_some(attached)
+}
+
+/// In the child of a fork that a handler made in the middle of operations: what they work on is not shared any
+/// more, and calls made from now on map their queues anew.
+pub extern "C" fn after_fork() {
+    thread::disown(|object| {
+        let attachment = ptr::with_exposed_provenance_mut::<Attachment>(object);
+        // SAFETY: frames only ever hold the addresses of attachments; by invariant 1 that is one.
+        let there = unsafe { &*attachment };
+        there.mapping.disown();
+        if let Some(id) = there.id.load(Ordering::Relaxed).checked_sub(1)
+            && let Some(place) = TABLE.get(index_of(id as u32) as usize)
+        {
+            // Relaxed: there is one thread here.
+            let _ = place.compare_exchange(attachment, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        // The operations still use it, and their announcements are the parent's: nothing is unmapped any more.
+        CROWDED.store(1, Ordering::Relaxed);
+    });
+}
+
+/// The calling thread's announcement; `None` if there is no place for one.
+#[inline(always)]
+fn announcement(thread: &Thread, here: Position) -> Option<&'static Announcement> {
+    let known = thread.announcement.get();
+    if known.is_null() {
+        return find_announcement(thread);
+    }
+    // SAFETY: only ever set to an element of a static array.
+    let announcement: &'static Announcement = unsafe { &*known.cast() };
+    if announcement.level.load(Ordering::Relaxed) == 0 {
+        thread.announced_at.set(here);
+    } else if thread::is_gone(thread.announced_at.get(), here) {
+        // The uses were left by siglongjmp.
+        announcement.level.store(0, Ordering::Relaxed);
+        announcement.using.store(ptr::null_mut(), Ordering::Relaxed);
+        thread.announced_at.set(here);
+    }
+    Some(announcement)
+}
+
+#[cold]
+fn find_announcement(thread: &Thread) -> Option<&'static Announcement> {
+    let generation = thread.generation() << 32;
+    let mine = generation | u64::from(thread.tid());
+    for (number, announcement) in ANNOUNCED.iter().enumerate() {
+        let owner = announcement.owner.load(Ordering::Relaxed);
+        let taken = owner != 0
+            && owner != mine
+            && owner & !u64::from(u32::MAX) == generation
+            && process::thread_exists(owner as u32);
+        // AcqRel: the last owner's uses are over.
+        if !taken
+            && announcement.owner.compare_exchange(owner, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            announcement.level.store(0, Ordering::Relaxed);
+            announcement.using.store(ptr::null_mut(), Ordering::Relaxed);
+            // Relaxed: as the announcement itself, ordered by the barrier of whoever retires (invariant 2).
+            ANNOUNCERS.fetch_max(number as u32 + 1, Ordering::Relaxed);
+            thread.announced_at.set(stack_position());
+            thread.announcement.set(ptr::from_ref(announcement).cast());
+            return Some(announcement);
+        }
+    }
+    CROWDED.store(1, Ordering::Relaxed);
+    None
+}
+
+/// The queue of an identifier, if this process has it mapped.
+#[inline(always)]
+pub fn attached(id: u32) -> Option<Attached> {
+    let place = TABLE.get(index_of(id) as usize)?;
+    // Acquire: pairs with the publication in `publish`.
+    let attachment = place.load(Ordering::Acquire);
+    if attachment.is_null() {
+        return None;
+    }
+    Attached::announce(attachment, id)
+}
+
+/// The queue of an identifier. `EINVAL` if there is none, `EACCES` if this process may not open it.
+#[inline(always)]
+pub fn attach(id: u32) -> Result<Attached, Errno> {
+    if thread::with(|thread| thread.busy()) {
+        recover();
+    }
+    match attached(id) {
+        Some(attached) => Ok(attached),
+        None => held_back(|| attach_file(index_of(id), Some(id))),
+    }
+}
+
+/// Whether this process has a queue mapped at an index.
+pub fn is_attached(index: u32) -> bool {
+    TABLE.get(index as usize).is_some_and(|place| !place.load(Ordering::Acquire).is_null())
+}
+
+/// The queue at an index, whatever its identifier.
+#[cold]
+pub fn attach_index(index: u32) -> Result<Attached, Errno> {
+    let there = TABLE.get(index as usize).ok_or(Errno::EINVAL)?.load(Ordering::Acquire);
+    if !there.is_null() {
+        // SAFETY: by invariant 1.
+        let id = unsafe { &*there }.id.load(Ordering::Acquire);
+        if let Some(attached) = id.checked_sub(1).and_then(|id| attached(id as u32))
+            && !attached.queue().is_removed()
+        {
+            return Ok(attached);
+        }
+    }
+    held_back(|| attach_file(index, None))
+}
+
+/// Heals what this thread left by siglongjmp, wherever it was.
+#[cold]
+fn recover() {
+    let drop_frame = || {
+        thread::with(|thread| {
+            if let Some(frame) = thread.abandoned(stack_position()) {
+                thread.pop(frame);
+            }
+        });
+    };
+    for _ in 0..thread::DEPTH {
+        let abandoned =
+            thread::with(|thread| thread.abandoned(stack_position()).map(|frame| frame.object.get()));
+        let Some(object) = abandoned else { return };
+        if object == 0 {
+            drop_frame();
+            continue;
+        }
+        let attachment = ptr::with_exposed_provenance_mut::<Attachment>(object);
+        // SAFETY: frames only ever hold the addresses of attachments; by invariant 1 that is one.
+        let id = unsafe { &*attachment }.id.load(Ordering::Acquire);
+        let attached = id.checked_sub(1).and_then(|id| Attached::announce(attachment, id as u32));
+        match attached {
+            Some(attached) => attached.queue().recover(stack_position()),
+            None => {
+                // One that is gone, and with it what was held there: then this finds nothing.
+                // SAFETY: as above.
+                let mapping = unsafe { &(*attachment).mapping };
+                if mapping.is_mapped() {
+                    // Drops the frame as well; the one below it may be of another queue.
+                    Queue::new(mapping, object).recover(stack_position());
+                } else {
+                    drop_frame();
+                }
+            }
+        }
+    }
+}
+
+fn open_errno(errno: Errno) -> Errno {
+    match errno {
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => Errno::EACCES,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Errno::ENOMEM,
+        _ => Errno::EINVAL,
+    }
+}
+
+fn open(path: Option<Path>, flags: c_int, least: u64) -> Result<(Fd, file::Metadata), Errno> {
+    let fd = file::open(&path.ok_or(Errno::EINVAL)?, flags, 0).map_err(open_errno)?;
+    let there = file::status(&fd)?;
+    if there.regular && there.size >= least { Ok((fd, there)) } else { Err(Errno::EINVAL) }
+}
+
+/// Looks at a copy of the control file of the queue at an index: `visit` gets its identifier, the copy, and
+/// what brings a range of it up to date. Nothing is mapped: whoever owns the file may truncate it meanwhile, and
+/// that must not hurt somebody who only comes by.
+#[inline(never)]
+fn read_control<R>(
+    index: u32,
+    visit: impl FnOnce(u32, &Mapping, &dyn Fn(u64, u64) -> Result<(), Errno>) -> R,
+) -> Result<R, Errno> {
+    let (fd, _) = open(queue_path(index), libc::O_RDONLY, layout::ARENA)?;
+    let copy = Mapping::of_copy()?;
+    let fetch = |offset, length| copy.fetch(fd.number(), offset, length);
+    let identified = fetch(0, queue::IDENTITY as u64).and_then(|()| queue::identify(&copy));
+    let result = match identified {
+        Ok(id) if index_of(id) == index => Ok(visit(id, &copy, &fetch)),
+        _ => Err(Errno::EINVAL),
+    };
+    // SAFETY: mapped just now, seen by nobody else.
+    unsafe { copy.unmap() };
+    result
+}
+
+/// Identifier and status of the queue at an index, as far as everybody may see it, and whether it is removed, or
+/// not born yet.
+pub fn observe(index: u32) -> Result<(u32, Status, bool), Errno> {
+    read_control(index, |id, copy, fetch| {
+        queue::glimpse(copy, fetch).map(|(status, removed)| (id, status, removed))
+    })?
+}
+
+/// Identifier and status of the queue at an index, as far as everybody may see it.
+pub fn glimpse(index: u32) -> Result<(u32, Status), Errno> {
+    match held_back(|| observe(index))? {
+        (id, status, false) => Ok((id, status)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Whether what lies at an index belongs to another user. Such a queue is mapped only when it is asked for, by
+/// identifier or by its key: who has a mapping is at the mercy of whoever may truncate the file.
+pub fn is_foreign(index: u32) -> bool {
+    let path = queue_path(index);
+    path.is_some_and(|path| file::look_up(&path).is_ok_and(|there| there.uid != credentials::euid()))
+}
+
+/// Whether a body goes with a control file. Where the system lets everybody make hard links to everything
+/// (`fs.protected_hardlinks`), the name may be one for a file of somebody else, in which nobody must write.
+pub fn go_together(control: &file::Metadata, body: &file::Metadata) -> bool {
+    control.uid == body.uid || body.links == 1
+}
+
+/// Identifier and outline of the queue at an index, as far as everybody may see it.
+pub fn outline(index: u32) -> Result<(u32, Outline), Errno> {
+    held_back(|| read_control(index, |id, copy, fetch| Ok((id, queue::inspect::outline(copy, fetch)?))))?
+}
+
+/// Whether this process has ever attached a queue.
+pub fn any() -> bool {
+    // Relaxed: the number alone.
+    TAKEN.load(Ordering::Relaxed) != 0
+}
+
+/// Maps the queue at an index, if its files are ours.
+#[inline(never)]
+fn map_index(index: u32) -> Result<(Mapping, u32, (u64, u64)), Errno> {
+    let (control, there) = open(queue_path(index), libc::O_RDWR, layout::ARENA)?;
+    // Before anything of it is mapped.
+    let mut first = [0; queue::IDENTITY];
+    let id = queue::identify_bytes(file::read(&control, &mut first)?)?;
+    if index_of(id) != index {
+        return Err(Errno::EINVAL);
+    }
+    let least = layout::ARENA + FIRST_GRANULES as u64;
+    let (body, inside) = open(body_path(id), libc::O_RDWR, least)?;
+    if !go_together(&there, &inside) {
+        return Err(Errno::EINVAL);
+    }
+    let mapping = Mapping::of_files(control.number(), body.number())?;
+    if queue::identify(&mapping) == Ok(id) {
+        return Ok((mapping, id, there.inode));
+    }
+    // SAFETY: mapped just now, seen by nobody else.
+    unsafe { mapping.unmap() };
+    Err(Errno::EINVAL)
+}
+
+/// Lets `visit` see the control file at an index as a queue that is not in the table: its body may be
+/// missing, if its creator or remover died half-way: of a queue that is removed it must not be looked at. Only one
+/// of our own: what is done there needs a mapping ([`is_foreign`]), and others' names are not ours to remove.
+pub fn inspect(index: u32, visit: impl FnOnce(&Queue, u32, (u64, u64))) -> Result<(), Errno> {
+    held_back(|| inspect_file(index, visit))
+}
+
+#[inline(never)]
+fn inspect_file(index: u32, visit: impl FnOnce(&Queue, u32, (u64, u64))) -> Result<(), Errno> {
+    let (control, there) = open(queue_path(index), libc::O_RDWR, layout::ARENA)?;
+    if there.uid != credentials::euid() {
+        return Err(Errno::EACCES);
+    }
+    let mapping = Mapping::without_body(control.number())?;
+    // If it proves to have been born meanwhile, the body is there, and may be needed.
+    let body = queue::identify(&mapping)
+        .and_then(|id| open(body_path(id), libc::O_RDWR, layout::ARENA + FIRST_GRANULES as u64))
+        .and_then(|(body, _)| mapping.add_body(body.number()));
+    if body == Err(Errno::ENOMEM) {
+        // SAFETY: mapped just now, seen by nobody else.
+        unsafe { mapping.unmap() };
+        return Err(Errno::ENOMEM);
+    }
+    let Some((number, attachment)) = take_attachment() else {
+        // SAFETY: mapped just now, seen by nobody else.
+        unsafe { mapping.unmap() };
+        return Err(Errno::ENOMEM);
+    };
+    attachment.mapping.adopt(mapping);
+    if let Ok(id) = queue::identify(&attachment.mapping)
+        && index_of(id) == index
+    {
+        let object = ptr::from_ref(attachment).expose_provenance();
+        visit(&Queue::new(&attachment.mapping, object), id, there.inode);
+    }
+    give_back(number, attachment);
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn attach_file(index: u32, wanted: Option<u32>) -> Result<Attached, Errno> {
+    sweep();
+    let (mapping, id, inode) = match map_index(index) {
+        // One that we may not open answers so only if it is a queue, and to its own identifier. Nor does one
+        // that is gone, by one who could not take its names away.
+        Err(Errno::EACCES) => {
+            let (there, _) = glimpse(index)?;
+            return Err(if wanted.is_none_or(|id| id == there) { Errno::EACCES } else { Errno::EINVAL });
+        }
+        mapped => mapped?,
+    };
+    if wanted.is_some_and(|wanted| wanted != id) {
+        // SAFETY: mapped just now, seen by nobody else.
+        unsafe { mapping.unmap() };
+        return Err(Errno::EINVAL);
+    }
+    adopt(mapping, id, inode)
+}
+
+/// Makes a queue: files that get the first names among `candidates` that are free. It is not
+/// [born](Queue::bear) yet; the seat is its creator's, whose death others can see by it.
+#[inline(never)]
+pub fn make(
+    settings: &Configuration,
+    candidates: &mut dyn Iterator<Item = u32>,
+) -> Result<(Attached, Seat<'static>), Errno> {
+    sweep();
+    let mut control = Draft::new()?;
+    let made = fill(&control, settings).and_then(|(mapping, inode)| {
+        let Some((number, attachment)) = take_attachment() else {
+            // SAFETY: mapped just now, seen by nobody else.
+            unsafe { mapping.unmap() };
+            return Err(Errno::ENOMEM);
+        };
+        attachment.mapping.adopt(mapping);
+        let queue = Queue::new(&attachment.mapping, ptr::from_ref(attachment).expose_provenance());
+        let made = queue.enter_as_creator().and_then(|seat| {
+            match name(&mut control, &attachment.mapping, settings, candidates) {
+                Ok(id) => publish(number, attachment, id, inode).map(|attached| (attached, seat)),
+                Err(errno) => {
+                    seat.release();
+                    Err(errno)
+                }
+            }
+        });
+        if made.is_err() {
+            give_back(number, attachment);
+        }
+        made
+    });
+    if made.is_err() {
+        control.discard();
+    }
+    made
+}
+
+/// A queue just made, as its creator's seat knows it.
+pub fn lasting(attached: &Attached) -> Queue<'static> {
+    Queue::new(&attached.attachment.mapping, attached.object())
+}
+
+/// Gives a new queue its names: the control file first, by which all else is found and, if need be, buried.
+#[inline(never)]
+fn name(
+    control: &mut Draft,
+    mapping: &Mapping,
+    settings: &Configuration,
+    candidates: &mut dyn Iterator<Item = u32>,
+) -> Result<u32, Errno> {
+    /// How many that are in the way are looked at more closely.
+    const FEW: u32 = 2;
+    let mut met = 0;
+    for id in candidates {
+        let path = queue_path(index_of(id)).ok_or(Errno::ENOSPC)?;
+        if let Some(word) = mapping.word(layout::superblock::ID) {
+            // Relaxed: nobody else sees it before it has its name.
+            word.store(u64::from(id), Ordering::Relaxed);
+        }
+        let mut named = control.publish(&path);
+        if named == Err(Errno::EEXIST) && met < FEW {
+            met += 1;
+            super::tidy(index_of(id));
+            named = control.publish(&path);
+        }
+        match named {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => continue,
+            Err(errno) => return Err(errno),
+        }
+        match make_body(id, mapping, settings) {
+            Ok(()) => return Ok(id),
+            Err(errno) => {
+                control.withdraw(&path)?;
+                if errno != Errno::EEXIST {
+                    return Err(errno);
+                }
+            }
+        }
+    }
+    Err(Errno::ENOSPC)
+}
+
+/// Makes the body of a queue whose control file has its name: where it lies it counts for nothing until the queue
+/// is born, so it need not be complete before it has a name too.
+#[inline(never)]
+fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(), Errno> {
+    let path = body_path(id).ok_or(Errno::ENOSPC)?;
+    let body = file::create(&path, 0o600).or_else(|errno| {
+        if errno != Errno::EEXIST {
+            return Err(in_words_of_msgget(errno));
+        }
+        // Left over: the queue with that identifier would be where we are.
+        let _ = file::remove(&path);
+        file::create(&path, 0o600).map_err(in_words_of_msgget)
+    })?;
+    let fill = || {
+        set_access(&body, File::Body, settings)?;
+        file::stretch(&body, layout::ARENA + FIRST_GRANULES as u64, layout::FILE)?;
+        let reserved = file::reserve(&body, layout::ARENA, FIRST_GRANULES as u64);
+        mapping.add_body(body.number())?;
+        if reserved { Ok(()) } else { mapping.reserve(layout::ARENA, FIRST_GRANULES as u64) }
+    };
+    let filled = fill();
+    if filled.is_err() {
+        let _ = file::remove(&path);
+    }
+    filled
+}
+
+/// Writes the control file of a new queue; also returns which file it is.
+#[inline(never)]
+fn fill(control: &Draft, settings: &Configuration) -> Result<(Mapping, (u64, u64)), Errno> {
+    let there = set_access(control.fd(), File::Control, settings)?;
+    file::stretch(control.fd(), layout::ARENA, layout::ARENA)?;
+    let mapping = Mapping::without_body(control.fd().number())?;
+    if let Err(errno) = mapping.reserve(0, FIRST_PAGE as u64) {
+        // SAFETY: mapped just now, seen by nobody else.
+        unsafe { mapping.unmap() };
+        return Err(errno);
+    }
+    queue::format(0, settings, |offset, value| {
+        if let Some(word) = mapping.word(offset) {
+            // Relaxed: nobody else sees the file before it has its name.
+            word.store(value, Ordering::Relaxed);
+        }
+    });
+    Ok((mapping, there.inode))
+}
+
+/// The attachment of a number below [`TAKEN`].
+fn pooled(number: u32) -> Option<&'static Attachment> {
+    let chunk = POOL.get(number as usize / CHUNK)?.load(Ordering::Acquire);
+    if chunk.is_null() {
+        return None;
+    }
+    // SAFETY: a chunk holds that many attachments, and stays (invariant 1).
+    Some(unsafe { &*chunk.add(number as usize % CHUNK) })
+}
+
+fn take_attachment() -> Option<(u32, &'static Attachment)> {
+    let mut free = FREE.load(Ordering::Acquire);
+    while let Some(number) = (free as u32).checked_sub(1) {
+        let attachment = pooled(number)?;
+        let next = u64::from(attachment.next_free.load(Ordering::Relaxed));
+        let after = (free >> 32).wrapping_add(1) << 32 | next;
+        // AcqRel: what was done with it before it was freed is over.
+        match FREE.compare_exchange_weak(free, after, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some((number, attachment)),
+            Err(now) => free = now,
+        }
+    }
+    // Relaxed: the number alone is taken here.
+    let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    let place = POOL.get(number as usize / CHUNK)?;
+    if place.load(Ordering::Acquire).is_null() {
+        let length = CHUNK * size_of::<Attachment>();
+        let chunk = memory::map_anonymous(length).ok()?.cast();
+        // AcqRel: who sees the chunk sees its zeros, which are free attachments.
+        if place.compare_exchange(ptr::null_mut(), chunk, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: mapped just now, seen by nobody else.
+            unsafe { memory::unmap(chunk.cast(), length) };
+        }
+    }
+    Some((number, pooled(number)?))
+}
+
+fn free_attachment(number: u32, attachment: &Attachment) {
+    let mut free = FREE.load(Ordering::Relaxed);
+    loop {
+        attachment.next_free.store(free as u32, Ordering::Relaxed);
+        let after = (free >> 32).wrapping_add(1) << 32 | u64::from(number + 1);
+        // Release: what was done with it is over.
+        match FREE.compare_exchange_weak(free, after, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => free = now,
+        }
+    }
+}
+
+/// Unmaps an attachment that is not in the table, and frees it.
+fn give_back(number: u32, attachment: &Attachment) {
+    attachment.id.store(0, Ordering::Release);
+    // SAFETY: not in the table, so nobody else uses it.
+    unsafe { attachment.mapping.unmap() };
+    free_attachment(number, attachment);
+}
+
+/// Puts a mapping into the table. If another thread was faster, or a signal handler, theirs is used.
+fn adopt(mapping: Mapping, id: u32, inode: (u64, u64)) -> Result<Attached, Errno> {
+    let Some((number, attachment)) = take_attachment() else {
+        // SAFETY: not in the table, so nobody else uses it.
+        unsafe { mapping.unmap() };
+        return Err(Errno::ENOMEM);
+    };
+    attachment.mapping.adopt(mapping);
+    publish(number, attachment, id, inode)
+}
+
+/// See [`adopt`].
+#[inline(never)]
+fn publish(
+    number: u32,
+    attachment: &'static Attachment,
+    id: u32,
+    inode: (u64, u64),
+) -> Result<Attached, Errno> {
+    attachment.device.store(inode.0, Ordering::Relaxed);
+    attachment.inode.store(inode.1, Ordering::Relaxed);
+    attachment.decision.store(0, Ordering::Relaxed);
+    attachment.patience.store(0, Ordering::Relaxed);
+    // Release: with the identifier the rest is visible.
+    attachment.id.store(u64::from(id) + 1, Ordering::Release);
+    let place = TABLE.get(index_of(id) as usize).ok_or(Errno::EINVAL)?;
+    let mine = ptr::from_ref(attachment).cast_mut();
+    loop {
+        let there = place.load(Ordering::Acquire);
+        if !there.is_null() {
+            // SAFETY: by invariant 1.
+            let other = unsafe { &*there };
+            if other.id.load(Ordering::Acquire) == u64::from(id) + 1
+                && let Some(attached) = Attached::announce(there, id)
+                && attached.inode() == inode
+            {
+                give_back(number, attachment);
+                return Ok(attached);
+            }
+        }
+        // AcqRel: who finds the attachment in the table finds it complete.
+        if place.compare_exchange(there, mine, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if !there.is_null() {
+                retire(there);
+            }
+            break;
+        }
+    }
+    Attached::announce(mine, id).ok_or(Errno::EINVAL)
+}
+
+/// Takes a queue that is gone out of the table; it is unmapped when nobody uses it any more.
+pub fn detach(attached: Attached) {
+    let attachment = ptr::from_ref(attached.attachment).cast_mut();
+    let index = index_of(attached.id());
+    drop(attached);
+    take_out(index, attachment);
+}
+
+fn take_out(index: u32, attachment: *mut Attachment) {
+    let Some(place) = TABLE.get(index as usize) else { return };
+    // AcqRel: by invariant 2, out of the table before the announcements are looked at.
+    if place.compare_exchange(attachment, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        retire(attachment);
+    }
+}
+
+/// The lock of the retired, if it can be had at once (invariant 3).
+fn retired() -> Option<parking_lot::MutexGuard<'static, Retired>> {
+    let generation = process::generation();
+    static HOLDER: AtomicU64 = AtomicU64::new(0);
+    let guard = RETIRED.try_lock().or_else(|| {
+        let holder = HOLDER.load(Ordering::Relaxed);
+        if holder == 0 || holder == generation {
+            return None;
+        }
+        // SAFETY: the lock was held when this process was forked, by a thread that does not exist here.
+        unsafe { RETIRED.force_unlock() };
+        RETIRED.try_lock()
+    });
+    let guard = guard?;
+    HOLDER.store(generation, Ordering::Relaxed);
+    Some(guard)
+}
+
+/// Keeps an attachment that left the table until it can be unmapped. With no room for it, it stays mapped.
+#[inline(never)]
+fn retire(attachment: *mut Attachment) {
+    let Some(mut retired) = retired() else { return };
+    if !retired.waiting.iter().any(|place| place.is_null()) {
+        release_unused(&mut retired);
+    }
+    if let Some(place) = retired.waiting.iter_mut().find(|place| place.is_null()) {
+        *place = attachment;
+    }
+    release_unused(&mut retired);
+}
+
+/// Unmaps what is retired and announced by nobody.
+fn release_unused(retired: &mut Retired) {
+    // Relaxed: set once, for good.
+    if CROWDED.load(Ordering::Relaxed) != 0 || !memory::process_barrier() {
+        return;
+    }
+    for place in &mut retired.waiting {
+        if place.is_null() || is_announced(*place) {
+            continue;
+        }
+        // SAFETY: by invariant 1.
+        let attachment = unsafe { &**place };
+        attachment.id.store(0, Ordering::Release);
+        // SAFETY: by invariant 2 no thread uses it, and none can find it any more.
+        unsafe { attachment.mapping.unmap() };
+        if let Some(number) = number_of(attachment) {
+            free_attachment(number, attachment);
+        }
+        *place = ptr::null();
+    }
+}
+
+fn number_of(attachment: &Attachment) -> Option<u32> {
+    let taken = TAKEN.load(Ordering::Relaxed).min((CHUNK * CHUNKS) as u32);
+    (0..taken.div_ceil(CHUNK as u32)).find_map(|chunk| {
+        let first = ptr::from_ref(pooled(chunk * CHUNK as u32)?).addr();
+        let offset = ptr::from_ref(attachment).addr().checked_sub(first)?;
+        let place = offset / size_of::<Attachment>();
+        (place < CHUNK).then_some(chunk * CHUNK as u32 + place as u32)
+    })
+}
+
+fn is_announced(attachment: *const Attachment) -> bool {
+    let generation = process::generation() << 32;
+    let announcers = ANNOUNCERS.load(Ordering::Relaxed) as usize;
+    ANNOUNCED.iter().take(announcers).any(|announcement| {
+        // Acquire: pairs with the end of a use.
+        let owner = announcement.owner.load(Ordering::Acquire);
+        if owner == 0 || owner & !u64::from(u32::MAX) != generation {
+            return false;
+        }
+        let level = announcement.level.load(Ordering::Acquire);
+        let using = announcement.using.load(Ordering::Acquire);
+        let uses = level > 1 || (level == 1 && ptr::eq(using, attachment));
+        uses && process::thread_exists(owner as u32)
+    })
+}
+
+/// Looks at a few attachments, in turn: queues that others have removed are unmapped, so that a server
+/// whose clients come and go does not keep all their queues.
+#[inline(never)]
+fn sweep() {
+    const FEW: u32 = 4;
+    let Some(mut retired) = retired() else { return };
+    let taken = TAKEN.load(Ordering::Relaxed).min((CHUNK * CHUNKS) as u32);
+    let from = retired.swept;
+    retired.swept = if taken == 0 { 0 } else { (from + FEW) % taken };
+    drop(retired);
+    for number in from..(from + FEW).min(taken) {
+        let Some(attachment) = pooled(number) else { return };
+        let Some(id) = attachment.id.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let mine = ptr::from_ref(attachment).cast_mut();
+        if let Some(attached) = Attached::announce(mine, id as u32)
+            && Queue::new(attached.mapping(), attached.object()).is_removed()
+        {
+            drop(attached);
+            take_out(index_of(id as u32), mine);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Who this process is, and noticing that it is a fork of the one that asked last.
+//!
+//! | word          | in the process that set it | in a child of fork, raw clone |
+//! |---------------|----------------------------|-------------------------------|
+//! | `generation`  | a number unique among its ancestors | 0: the page is wiped |
+//!
+//! Invariant: whatever is cached about threads (their ids, their robust lists) carries the generation
+//! it was read in and is worthless under another. A child of vfork(2) shares everything with its
+//! parent, this page too, and passes for it until it execs.
+
+use super::{errno::preserving, file, memory};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// Holds no generation: where the word is looked for until there is a page, and for good if none can be had.
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+/// The word that holds the generation, in a page that children find zeroed.
+static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NOWHERE).cast_mut());
+/// Whether a page was asked for.
+static ASKED: AtomicBool = AtomicBool::new(false);
+/// Stands in when no such page can be had: then every call asks for the process id instead.
+static FALLBACK: AtomicU64 = AtomicU64::new(0);
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+static PID: AtomicU32 = AtomicU32::new(0);
+static CPUS: AtomicU32 = AtomicU32::new(0);
+static PID_NAMESPACE: AtomicU32 = AtomicU32::new(0);
+
+/// The generation of this process; cheap, and different after a fork.
+#[inline(always)]
+pub fn generation() -> u64 {
+    // Acquire: the page was prepared before its address was stored.
+    let word = WORD.load(Ordering::Acquire);
+    // SAFETY: a static word, or one in a page that stays mapped for the life of the process.
+    let word = unsafe { &*word };
+    // Acquire: the process id below was stored before the generation.
+    match word.load(Ordering::Acquire) {
+        0 => find_generation(),
+        generation => generation,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn find_generation() -> u64 {
+    let nowhere = (&raw const NOWHERE).cast_mut();
+    let mut word = WORD.load(Ordering::Acquire);
+    if word == nowhere && !ASKED.load(Ordering::Relaxed) {
+        let page = memory::map_anonymous(memory::PAGE).ok().filter(|&page| {
+            // SAFETY: the page was mapped just now and is nobody else's.
+            unsafe { memory::wipe_on_fork(page, memory::PAGE) }
+        });
+        match page {
+            Some(page) => {
+                // AcqRel: who sees the address sees the page prepared.
+                let first = WORD.compare_exchange(nowhere, page.cast(), Ordering::AcqRel, Ordering::Acquire);
+                if first.is_err() {
+                    // SAFETY: mapped just now, seen by nobody else.
+                    unsafe { memory::unmap(page, memory::PAGE) };
+                }
+            }
+            None => ASKED.store(true, Ordering::Relaxed),
+        }
+        word = WORD.load(Ordering::Acquire);
+    }
+    if word == nowhere {
+        return match FALLBACK.load(Ordering::Acquire) {
+            generation if generation != 0 && PID.load(Ordering::Relaxed) == ask_pid() => generation,
+            _ => renew(&FALLBACK),
+        };
+    }
+    // SAFETY: as in `generation`.
+    renew(unsafe { &*word })
+}
+
+fn ask_pid() -> u32 {
+    // SAFETY: getpid(2) cannot fail and touches nothing.
+    unsafe { libc::getpid() as u32 }
+}
+
+#[cold]
+fn renew(word: &AtomicU64) -> u64 {
+    // Relaxed: the counter was copied from the parent, so its next value is unlike any ancestor's.
+    let next = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
+    PID.store(ask_pid(), Ordering::Relaxed);
+    CPUS.store(ask_cpus(), Ordering::Relaxed);
+    PID_NAMESPACE.store(ask_pid_namespace(), Ordering::Relaxed);
+    // Release: who sees the generation sees the process id that goes with it.
+    word.store(next, Ordering::Release);
+    next
+}
+
+/// This process's id, as `msg_lspid` shows it.
+#[inline]
+pub fn pid() -> u32 {
+    generation();
+    PID.load(Ordering::Relaxed)
+}
+
+/// Has `child` called in every child of fork(3), before that returns there.
+pub fn at_fork(child: extern "C" fn()) {
+    // SAFETY: the function stays as long as the library: the C library forgets it when that is unloaded.
+    unsafe { libc::pthread_atfork(None, None, Some(child)) };
+}
+
+/// Lets others run.
+pub fn yield_cpu() {
+    // SAFETY: takes nothing, touches nothing.
+    unsafe { libc::sched_yield() };
+}
+
+/// Counts again how many CPUs the calling thread may run on.
+pub fn count_cpus() -> u32 {
+    let cpus = ask_cpus();
+    CPUS.store(cpus, Ordering::Relaxed);
+    cpus
+}
+
+/// How many CPUs this process may run on, as counted last: spinning is useless with one.
+#[inline]
+pub fn cpus() -> u32 {
+    CPUS.load(Ordering::Relaxed)
+}
+
+fn ask_cpus() -> u32 {
+    // SAFETY: an all-zero set is a valid value.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    let asked = preserving(|| {
+        // SAFETY: `set` is a valid place of the size given.
+        unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) }
+    });
+    match asked {
+        // SAFETY: counting the bits of a valid set.
+        Ok(_) => unsafe { libc::CPU_COUNT(&set) as u32 },
+        Err(_) => 1,
+    }
+}
+
+/// The pid namespace that thread ids of this process belong to; 0 if it cannot be told.
+#[inline]
+pub fn pid_namespace() -> u32 {
+    PID_NAMESPACE.load(Ordering::Relaxed)
+}
+
+fn ask_pid_namespace() -> u32 {
+    file::describe(libc::AT_FDCWD, c"/proc/self/ns/pid", 0).map_or(0, |stat| stat.st_ino as u32)
+}
+
+/// Whether this process is in the user namespace that the system began with, where every user and group has a
+/// number. False also if it cannot be told.
+pub fn in_initial_user_namespace() -> bool {
+    /// `PROC_USER_INIT_INO` in `include/linux/proc_ns.h`.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    file::describe(libc::AT_FDCWD, c"/proc/self/ns/user", 0).is_ok_and(|stat| stat.st_ino == INITIAL)
+}
+
+/// Whether a thread of that id exists in our pid namespace (its process need not be ours).
+pub fn thread_exists(tid: u32) -> bool {
+    // SAFETY: signal 0 is never delivered.
+    let answer = preserving(|| unsafe { libc::kill(tid as libc::pid_t, 0) });
+    !matches!(answer, Err(super::errno::Errno::ESRCH))
+}

@@ -1,0 +1,383 @@
+//! A transaction on a queue: the header's fields by name, and the loop that runs a body to its end.
+
+use crate::os::errno::Errno;
+use crate::shm::Mapping;
+use crate::shm::layout::{self, GRANULE_WORDS, Held, Position, message, settings};
+use crate::txn::{self, Damaged, Memory, Seat, Transaction};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Words in the header.
+pub const WORDS: usize = 14;
+
+/// A transaction under way.
+pub struct Tx<'m> {
+    /// The queue's memory.
+    pub memory: &'m Mapping,
+    inner: Transaction<'m, AtomicU64, WORDS>,
+}
+
+/// Why a body gives up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// What it read cannot be: torn by a commit meanwhile, or damaged for good.
+    Damaged,
+    /// The arena must grow first.
+    Grow,
+    /// The answer is an error.
+    Errno(Errno),
+}
+
+impl From<Damaged> for Stop {
+    fn from(Damaged: Damaged) -> Stop {
+        Stop::Damaged
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Stop {
+        Stop::Errno(errno)
+    }
+}
+
+/// What a damaged queue answers: to its users it is as good as removed.
+pub const DAMAGED: Errno = Errno::EIDRM;
+
+/// What becomes of damage outside of a body.
+pub fn damaged(Damaged: Damaged) -> Errno {
+    DAMAGED
+}
+
+/// How a body ends that does not give up.
+pub enum Verdict<R> {
+    /// Make the changes true, then return this.
+    Commit(R),
+    /// Nothing is to be changed; return this if the snapshot is still the truth.
+    Answer(R),
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident $set:ident: $word:literal $type:ty, $shift:literal;)*) => {
+        impl Tx<'_> {
+            $($(#[$doc])*
+            #[inline(always)]
+            pub fn $name(&self) -> $type {
+                (self.inner.header[$word] >> $shift) as $type
+            }
+            #[doc = concat!("Sets [`Tx::", stringify!($name), "`].")]
+            #[inline(always)]
+            pub fn $set(&mut self, value: $type) {
+                let mask = u64::from(<$type>::MAX) << $shift;
+                let word = &mut self.inner.header[$word];
+                let value = *word & !mask | u64::from(value) << $shift;
+                // SAFETY: a valid word of our own. Volatile, so that all of it is written at once: a store of
+                // half a word that is loaded whole a moment later holds the processor up.
+                unsafe { core::ptr::from_mut(word).write_volatile(value) };
+            }
+            )*
+        }
+    };
+}
+
+fields! {
+    /// The message taken last in order of arrival; the first in the queue follows it.
+    head set_head: 0 u32, 0;
+    /// The last message in the queue; `head` when it is empty.
+    tail set_tail: 0 u32, 32;
+    /// The first free message; those up to `head` are free too.
+    free set_free: 1 u32, 0;
+    /// The first granule never used.
+    mark set_mark: 1 u32, 32;
+    /// `msg_qnum`.
+    qnum set_qnum: 2 u32, 0;
+    /// The first granule whose page is not reserved.
+    reserved set_reserved: 2 u32, 32;
+    /// `msg_cbytes`.
+    cbytes set_cbytes: 3 u64, 0;
+    /// `msg_stime`.
+    stime set_stime: 4 u64, 0;
+    /// `msg_rtime`.
+    rtime set_rtime: 5 u64, 0;
+    /// `msg_lspid`.
+    lspid set_lspid: 6 u32, 0;
+    /// `msg_lrpid`.
+    lrpid set_lrpid: 6 u32, 32;
+    /// The place of the settings.
+    settings set_settings: 7 u32, 0;
+    /// Counts its replacements.
+    configured set_configured: 7 u32, 32;
+    /// Once the queue is removed: who removed it, participant + 1; else 0.
+    removed set_removed: 8 u32, 0;
+    /// Messages handed to a waiting receiver who has not taken them yet.
+    handed set_handed: 8 u32, 32;
+    /// The first message that the type index does not know; 0 if it knows all, or there are none.
+    unindexed set_unindexed: 9 u32, 0;
+    /// All messages up to this one are of one type; 0 if nothing is known. For `MSG_EXCEPT`.
+    alike set_alike: 9 u32, 32;
+    /// Root of the type index.
+    root set_root: 10 u32, 0;
+    /// The first free branch.
+    free_branch set_free_branch: 10 u32, 32;
+    /// First and last of the receivers' line: participant + 1, or 0.
+    first_receiver set_first_receiver: 11 u32, 0;
+    /// See [`Tx::first_receiver`].
+    last_receiver set_last_receiver: 11 u32, 32;
+    /// First and last of the senders' line: participant + 1, or 0.
+    first_sender set_first_sender: 12 u32, 0;
+    /// See [`Tx::first_sender`].
+    last_sender set_last_sender: 12 u32, 32;
+    /// How many receivers wait.
+    receivers set_receivers: 13 u16, 0;
+    /// How many senders wait.
+    senders set_senders: 13 u16, 16;
+    /// Counts the messages that were taken out or handed over.
+    taken set_taken: 13 u32, 32;
+}
+
+impl<'m> Tx<'m> {
+    /// None yet.
+    #[inline(always)]
+    pub fn new(memory: &'m Mapping) -> Tx<'m> {
+        Tx { memory, inner: Transaction::to_look_at([0; WORDS]) }
+    }
+
+    /// Begins.
+    pub fn begin(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
+        let mut tx = Tx::new(memory);
+        tx.inner.begin(memory)?;
+        Ok(tx)
+    }
+
+    /// What can be seen by who may only read the control file: a consistent header, no link words.
+    pub fn glimpse(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
+        Ok(Tx { memory, inner: Transaction::to_look_at(txn::glimpse(memory)?) })
+    }
+
+    /// The value of a link word.
+    #[inline(always)]
+    pub fn get(&self, position: Position) -> Result<u32, Damaged> {
+        self.inner.get(self.memory, position.0)
+    }
+
+    /// Changes a link word.
+    #[inline(always)]
+    pub fn set(&mut self, position: Position, value: u32) -> Result<(), Damaged> {
+        self.inner.set(self.memory, position.0, value)
+    }
+
+    /// A link word of a participant of ours, which this transaction has not changed.
+    #[inline(always)]
+    pub fn held_by(&self, seat: &Seat<'m>, which: Held) -> u32 {
+        self.inner.peek(seat.link(which))
+    }
+
+    /// Changes it.
+    #[inline(always)]
+    pub fn hold_by(&mut self, seat: &Seat<'m>, which: Held, value: u32) -> Result<(), Damaged> {
+        self.inner.change(Position::participant(seat.index, which).0, seat.link(which), value)
+    }
+
+    /// A link word of a granule, which this transaction has not changed.
+    #[inline(always)]
+    pub fn peek(&self, granule: u32, link: u32) -> Result<u32, Damaged> {
+        Ok(self.inner.peek(&self.words(granule)?[link as usize]))
+    }
+
+    /// Changes it.
+    #[inline(always)]
+    pub fn change(&mut self, granule: u32, link: u32, value: u32) -> Result<(), Damaged> {
+        let word = &self.words(granule)?[link as usize];
+        self.inner.change(Position::granule(granule, link).0, word, value)
+    }
+
+    /// The words of a granule.
+    #[inline(always)]
+    pub fn words(&self, granule: u32) -> Result<&'m [AtomicU64; GRANULE_WORDS], Damaged> {
+        self.memory.granule(granule).ok_or(Damaged)
+    }
+
+    /// Writes a link word among those of something only this participant can reach.
+    #[inline(always)]
+    pub fn privately_in(&self, words: &[AtomicU64; GRANULE_WORDS], link: u32, value: u32) {
+        self.inner.privately_in::<Mapping>(&words[link as usize], value);
+    }
+
+    /// Writes a link word of something only this participant can reach.
+    #[inline(always)]
+    pub fn privately(&self, position: Position, value: u32) -> Result<(), Damaged> {
+        self.inner.privately(self.memory, position.0, value)
+    }
+
+    /// Whether the snapshot is still the truth.
+    #[inline]
+    pub fn still(&self) -> bool {
+        self.inner.still(self.memory)
+    }
+
+    /// How many more link words can be changed.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.inner.room()
+    }
+
+    /// What the link word at a position will hold, all 64 bits, once set to `value` and committed.
+    #[inline]
+    pub fn mark_of(&self, value: u32) -> u64 {
+        self.inner.mark_of(value)
+    }
+
+    /// A plain 64-bit word of a granule.
+    #[inline(always)]
+    pub fn plain(&self, granule: u32, offset: u64) -> Result<&'m AtomicU64, Damaged> {
+        plain(self.memory, granule, offset)
+    }
+
+    /// Reads a plain word of a granule; relaxed: believed only if the snapshot is still the truth.
+    #[inline(always)]
+    pub fn read(&self, granule: u32, offset: u64) -> Result<u64, Damaged> {
+        Ok(self.plain(granule, offset)?.load(Ordering::Relaxed))
+    }
+
+    /// `mtype` of a message.
+    #[inline(always)]
+    pub fn mtype(&self, granule: u32) -> Result<i64, Damaged> {
+        Ok(self.read(granule, message::TYPE)? as i64)
+    }
+
+    /// Length of a message's text, and its block or 0.
+    #[inline(always)]
+    pub fn extent(&self, granule: u32) -> Result<(u32, u32), Damaged> {
+        let word = self.read(granule, message::LENGTH)?;
+        Ok((word as u32, (word >> 32) as u32))
+    }
+
+    /// The message after this one.
+    #[inline(always)]
+    pub fn next(&self, granule: u32) -> Result<u32, Damaged> {
+        self.get(Position::granule(granule, message::NEXT))
+    }
+
+    /// The first message; 0 if there is none. To be asked before anything is changed.
+    #[inline(always)]
+    pub fn first(&self) -> Result<u32, Damaged> {
+        if self.head() == self.tail() { Ok(0) } else { self.peek(self.head(), message::NEXT) }
+    }
+
+    /// What a participant holds.
+    #[inline(always)]
+    pub fn held(&self, seat: u32, which: Held) -> Result<u32, Damaged> {
+        self.get(Position::participant(seat, which))
+    }
+
+    /// Changes what a participant holds.
+    #[inline(always)]
+    pub fn hold(&mut self, seat: u32, which: Held, value: u32) -> Result<(), Damaged> {
+        self.set(Position::participant(seat, which), value)
+    }
+
+    /// Reads a word of the settings; relaxed, as [`Tx::read`].
+    #[inline(always)]
+    pub fn setting(&self, offset: u64) -> Result<u64, Damaged> {
+        let place = layout::settings_offset(self.settings()).ok_or(Damaged)?;
+        Ok(self.memory.word(place + offset).ok_or(Damaged)?.load(Ordering::Relaxed))
+    }
+
+    /// `msg_qbytes`.
+    #[inline(always)]
+    pub fn qbytes(&self) -> Result<u64, Damaged> {
+        self.setting(settings::QBYTES)
+    }
+
+    /// Counts a message that is taken out or handed over; returns the count, as a link word can hold it.
+    #[inline(always)]
+    pub fn count_taken(&mut self) -> u32 {
+        let taken = self.taken().wrapping_add(1);
+        self.set_taken(taken);
+        taken & txn::LARGEST
+    }
+
+    /// Whether a text of that length fits now, as `msg_fits_inqueue` in the kernel has it.
+    #[inline(always)]
+    pub fn fits(&self, length: u64) -> Result<bool, Damaged> {
+        let qbytes = self.qbytes()?;
+        Ok(self.cbytes().saturating_add(length) <= qbytes && u64::from(self.qnum()) < qbytes)
+    }
+}
+
+/// A plain 64-bit word of a granule.
+#[inline(always)]
+pub fn plain(memory: &Mapping, granule: u32, offset: u64) -> Result<&AtomicU64, Damaged> {
+    memory.granule(granule).and_then(|words| words.get(offset as usize / 8)).ok_or(Damaged)
+}
+
+/// The attempts of one operation, until one commits, answers, or fails on a snapshot that is still the truth.
+///
+/// Progress: lock-free; another attempt is made only when somebody else committed meanwhile. Before it the
+/// loser backs off a little: two that hammer one queue get more done taking turns.
+pub struct Attempts {
+    lost: u32,
+}
+
+impl Attempts {
+    /// None made yet.
+    #[inline(always)]
+    pub fn new() -> Attempts {
+        Attempts { lost: 0 }
+    }
+
+    /// Begins the next one.
+    #[inline(always)]
+    pub fn begin(&mut self, tx: &mut Tx) -> Result<(), Damaged> {
+        if self.lost != 0 {
+            back_off(self.lost)?;
+        }
+        tx.inner.begin(tx.memory)
+    }
+
+    /// Ends one, of a participant, as its body says. `None` if it was lost.
+    #[inline(always)]
+    pub fn end<R>(&mut self, tx: &Tx, seat: u32, said: Result<Verdict<R>, Stop>) -> Option<Result<R, Stop>> {
+        self.lost += 1;
+        match said {
+            Ok(Verdict::Commit(result)) => match tx.inner.commit(tx.memory, seat) {
+                Ok(true) => Some(Ok(result)),
+                Ok(false) => None,
+                Err(Damaged) => Some(Err(Stop::Damaged)),
+            },
+            Ok(Verdict::Answer(result)) => tx.still().then_some(Ok(result)),
+            Err(stop) => tx.still().then_some(Err(stop)),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn back_off(lost: u32) -> Result<(), Damaged> {
+    const PATIENCE: u32 = 50_000_000;
+    for _ in 0..3 * (lost - 1).min(8) {
+        <Mapping as Memory>::pause();
+    }
+    if lost < PATIENCE { Ok(()) } else { Err(Damaged) }
+}
+
+/// Attempts with a body until one counts.
+#[inline]
+pub fn run<'m, R>(
+    memory: &'m Mapping,
+    seat: u32,
+    mut body: impl FnMut(&mut Tx<'m>) -> Result<Verdict<R>, Stop>,
+) -> Result<R, Stop> {
+    let (mut tx, mut attempts) = (Tx::new(memory), Attempts::new());
+    loop {
+        attempts.begin(&mut tx)?;
+        let said = body(&mut tx);
+        if let Some(result) = attempts.end(&tx, seat, said) {
+            return result;
+        }
+    }
+}
+
+/// Runs a body that only looks; needs no participant.
+#[inline]
+pub fn look<'m, R>(memory: &'m Mapping, mut body: impl FnMut(&Tx<'m>) -> Result<R, Stop>) -> Result<R, Stop> {
+    run(memory, 0, |tx| body(tx).map(Verdict::Answer))
+}

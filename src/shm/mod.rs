@@ -1,0 +1,6 @@
+//! A queue's memory: where everything lies in the file, and how a process sees it.
+
+pub mod layout;
+mod mapping;
+
+pub use mapping::{Mapping, half_of, place};

@@ -1,0 +1,313 @@
+//! Participants: who may write which records, and what becomes of one that dies.
+//!
+//! A *seat* is a participant claimed for one operation. The claim is the owner word:
+//!
+//! | owner word                  | meaning                     | who may change it                        |
+//! |-----------------------------|-----------------------------|------------------------------------------|
+//! | 0                           | free                        | anybody: to its own thread id            |
+//! | thread id                   | in an operation, or waiting | that thread; the kernel when it dies     |
+//! | `FUTEX_OWNER_DIED`          | its owner died              | anybody: to its own thread id, then heal |
+//!
+//! Invariants:
+//! 1. The thread's pending pointer names the owner word before the word holds its id, and until it no
+//!    longer does (`os::thread`): whoever dies inside leaves `FUTEX_OWNER_DIED` behind.
+//! 2. The pending pointer is set only after the word was seen free: a reused thread id cannot be marked
+//!    by mistake.
+//! 3. Only one pending pointer exists. A seat taken by a handler inside another operation on the same
+//!    queue names the outer one (`OUTER`): who heals the inner one marks the outer dead too. `OUTER` is 0
+//!    whenever a seat is free.
+//! 4. What a participant holds is named in its link words by the transaction that took it; a seat is
+//!    healed before it is used, so that nothing stays held by the dead.
+
+use crate::os::process;
+use crate::os::thread::{self, Frame, Position, Thread};
+use crate::shm::layout::{
+    self, FIRST_PARTICIPANTS, Held, MAX_PARTICIPANTS, PARTICIPANT_WORDS, participant, superblock,
+};
+use crate::shm::{Mapping, half_of};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const DIED: u32 = libc::FUTEX_OWNER_DIED;
+const TID: u32 = libc::FUTEX_TID_MASK;
+
+/// A participant claimed by the calling thread.
+pub struct Seat<'a> {
+    /// Its index.
+    pub index: u32,
+    /// Whether the last owner died, or left by siglongjmp: heal before use.
+    pub inherited: bool,
+    /// Whether it names another that this thread interrupted.
+    nested: bool,
+    words: &'a [AtomicU64; PARTICIPANT_WORDS],
+    pending: usize,
+    thread: *const Thread,
+    frame: *const Frame,
+}
+
+/// How many participants are in use in `memory`, bounds-checked.
+#[inline(always)]
+pub fn seats(memory: &Mapping) -> u32 {
+    let word = memory.half(superblock::PARTICIPANTS);
+    // Acquire: pairs with `grow`; the pages below the number were reserved before it was stored.
+    let count = word.map_or(0, |word| word.load(Ordering::Acquire));
+    count.clamp(FIRST_PARTICIPANTS, MAX_PARTICIPANTS)
+}
+
+fn half(memory: &Mapping, index: u32, which: u64) -> Option<&AtomicU32> {
+    memory.half(layout::participant_offset(index) + which)
+}
+
+/// Whether the owner of a participant died.
+///
+/// Only if anybody may claim it, too: the kernel leaves no thread id beside its mark, and what a hostile peer
+/// writes there must not look like work that can be done, and be looked for again and again.
+#[inline]
+pub fn is_dead(memory: &Mapping, index: u32) -> bool {
+    half(memory, index, participant::OWNER)
+        // Relaxed: the kernel's mark; a stale look only delays the finding.
+        .is_some_and(|owner| owner.load(Ordering::Relaxed) & (DIED | TID) == DIED)
+}
+
+impl<'a> Seat<'a> {
+    /// Claims a participant of `memory` for an operation whose stack frame holds `stack`. `None` when
+    /// all are taken, or this thread's handlers are nested too deeply.
+    #[inline(always)]
+    pub fn claim(memory: &'a Mapping, object: usize, stack: Position) -> Option<Seat<'a>> {
+        /// How often others may be faster.
+        const PATIENCE: u32 = 1 << 20;
+        let current = thread::current();
+        let thread: &Thread = &current;
+        let frame = thread.push(stack)?;
+        for _ in 0..PATIENCE {
+            // Usually the one that this thread had last is free.
+            let index = thread.hint.get();
+            if index < seats(memory)
+                && let Some(seat) = Seat::try_index(memory, thread, frame, object, index)
+            {
+                return Some(seat);
+            }
+            if !search(memory, thread) {
+                break;
+            }
+        }
+        thread.pop(frame);
+        None
+    }
+
+    /// Claims the participant `index` if it is free or dead.
+    pub fn claim_at(memory: &'a Mapping, object: usize, index: u32, stack: Position) -> Option<Seat<'a>> {
+        thread::with(|thread| {
+            let frame = thread.push(stack)?;
+            let seat = Seat::try_index(memory, thread, frame, object, index);
+            if seat.is_none() {
+                thread.pop(frame);
+            }
+            seat
+        })
+    }
+
+    #[inline(always)]
+    fn try_index(
+        memory: &'a Mapping,
+        thread: &Thread,
+        frame: &Frame,
+        object: usize,
+        index: u32,
+    ) -> Option<Seat<'a>> {
+        let words = memory.participant(index)?;
+        let owner = half_of(words, participant::OWNER)?;
+        let outer = half_of(words, participant::OUTER)?;
+        let found = owner.load(Ordering::Relaxed);
+        if found & TID != 0 {
+            return None;
+        }
+        thread.fill(frame, object, index);
+        let pending = thread.set_pending(owner);
+        // Acquire: what the last owner did before its release is visible. By invariants 1 and 2 the
+        // pending pointer names the word by now.
+        if owner.compare_exchange(found, thread.tid(), Ordering::Acquire, Ordering::Relaxed).is_err() {
+            thread.restore_pending(pending);
+            frame.object.set(0);
+            return None;
+        }
+        let inherited = found & DIED != 0;
+        if inherited {
+            mark_outer_dead(memory, index, outer);
+        }
+        // By invariant 3: if this operation interrupted one on the same queue, name it.
+        let mut nested = false;
+        if let Some(below) = thread.outer().filter(|below| below.object.get() == object) {
+            nested = true;
+            half_of(words, participant::OUTER_TID)?.store(thread.tid(), Ordering::Relaxed);
+            outer.store(below.seat.get() + 1, Ordering::Relaxed);
+        }
+        half_of(words, participant::PID_NAMESPACE)?.store(process::pid_namespace(), Ordering::Relaxed);
+        Some(Seat { index, inherited, nested, words, pending, thread, frame })
+    }
+
+    /// Takes over the frame of an operation that this thread left by siglongjmp, if there is one on
+    /// `memory`: it still owns its participant.
+    pub fn recover(memory: &'a Mapping, object: usize, stack: Position) -> Recovery<'a> {
+        thread::with(|thread| {
+            if !thread.busy() {
+                return Recovery::Nothing;
+            }
+            let Some(frame) = thread.abandoned(stack) else {
+                return Recovery::Nothing;
+            };
+            if frame.object.get() == 0 {
+                thread.pop(frame);
+                return Recovery::Again;
+            }
+            if frame.object.get() != object {
+                return Recovery::Nothing;
+            }
+            let index = frame.seat.get();
+            let owned = (|| {
+                let words = memory.participant(index)?;
+                let owner = half_of(words, participant::OWNER)?;
+                (owner.load(Ordering::Relaxed) == thread.tid()).then_some((words, owner))
+            })();
+            let Some((words, owner)) = owned else {
+                thread.pop(frame);
+                return Recovery::Again;
+            };
+            let pending = match thread.set_pending(owner) {
+                // Left by the jump; what was there before is not known any more.
+                before if before == thread.pending() => 0,
+                before => before,
+            };
+            let (inherited, nested) = (true, true);
+            Recovery::Seat(Seat { index, inherited, nested, words, pending, thread, frame })
+        })
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: u64) -> &'a AtomicU32 {
+        /// For an offset that is none; the offsets are constants.
+        static NOWHERE: AtomicU32 = AtomicU32::new(0);
+        half_of(self.words, offset).unwrap_or(&NOWHERE)
+    }
+
+    /// One of the participant's link words.
+    #[inline(always)]
+    pub fn link(&self, which: Held) -> &'a AtomicU64 {
+        &self.words[which.word()]
+    }
+
+    /// This thread's id.
+    pub fn tid(&self) -> u32 {
+        // Relaxed: written by this thread.
+        self.half(participant::OWNER).load(Ordering::Relaxed) & TID
+    }
+
+    /// Leaves the participant as it is, because the memory must not be touched any more.
+    #[cold]
+    pub fn forget(self) {
+        // SAFETY: as in `release`.
+        let (thread, frame) = unsafe { (&*self.thread, &*self.frame) };
+        thread.restore_pending(self.pending);
+        thread.pop(frame);
+    }
+
+    /// Gives the participant back.
+    #[inline(always)]
+    pub fn release(self) {
+        // SAFETY: the thread's state and its frames live as long as the thread, and a seat does not
+        // leave its thread (it holds raw pointers, so it is neither Send nor Sync).
+        let (thread, frame) = unsafe { (&*self.thread, &*self.frame) };
+        if self.nested {
+            self.half(participant::OUTER).store(0, Ordering::Relaxed);
+        }
+        // Release: the next owner sees everything done here. By invariant 1 before the pending pointer
+        // changes.
+        self.half(participant::OWNER).store(0, Ordering::Release);
+        thread.restore_pending(self.pending);
+        thread.pop(frame);
+    }
+}
+
+/// Looks for a participant that can be claimed, and notes it in the thread's hint; false if all are taken.
+#[cold]
+#[inline(never)]
+fn search(memory: &Mapping, thread: &Thread) -> bool {
+    let mut swept = false;
+    loop {
+        let count = seats(memory);
+        let start = thread.hint.get() % count;
+        for index in (start..count).chain(0..start) {
+            // Relaxed: a hint.
+            if half(memory, index, participant::OWNER).is_some_and(|o| o.load(Ordering::Relaxed) & TID == 0) {
+                thread.hint.set(index);
+                return true;
+            }
+        }
+        if count == MAX_PARTICIPANTS {
+            if swept || !sweep(memory) {
+                return false;
+            }
+            swept = true;
+        } else if grow(memory, count).is_none() {
+            return false;
+        }
+    }
+}
+
+/// What [`Seat::recover`] found.
+pub enum Recovery<'a> {
+    /// No operation was abandoned here, or one on another queue comes first.
+    Nothing,
+    /// A frame that held nothing was dropped; look again.
+    Again,
+    /// A participant to heal and release; then look again.
+    Seat(Seat<'a>),
+}
+
+/// By invariant 3: the thread that died inside a handler held the interrupted participant too.
+#[cold]
+fn mark_outer_dead(memory: &Mapping, index: u32, outer: &AtomicU32) {
+    let below = outer.swap(0, Ordering::Relaxed);
+    if below == 0 || below > MAX_PARTICIPANTS {
+        return;
+    }
+    let owner = half(memory, below - 1, participant::OWNER);
+    let tid = half(memory, index, participant::OUTER_TID).map_or(0, |tid| tid.load(Ordering::Relaxed));
+    if let Some(owner) = owner.filter(|_| tid != 0) {
+        // AcqRel: as the kernel's own mark would.
+        let _ = owner.compare_exchange(tid, DIED, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Doubles the participants in use, reserving their pages first.
+#[cold]
+fn grow(memory: &Mapping, count: u32) -> Option<()> {
+    let to = (count + 1).saturating_mul(2).saturating_sub(1).min(MAX_PARTICIPANTS);
+    let start = layout::participant_offset(count);
+    memory.reserve(start, layout::participant_offset(to) - start).ok()?;
+    // Release: pairs with the acquire load in `seats`.
+    memory.half(superblock::PARTICIPANTS)?.fetch_max(to, Ordering::Release);
+    Some(())
+}
+
+/// All participants are taken: looks for owners whose threads are gone without the kernel having marked them.
+#[cold]
+fn sweep(memory: &Mapping) -> bool {
+    (0..seats(memory)).fold(false, |found, index| found | reap(memory, index))
+}
+
+/// Marks a participant whose thread is gone without the kernel having marked it: its pending pointer named
+/// something else, as it does after a jump out of a handler's operation on another queue. Only owners of our
+/// own pid namespace can be judged. True if it was such a one.
+#[cold]
+pub fn reap(memory: &Mapping, index: u32) -> bool {
+    let Some(owner) = half(memory, index, participant::OWNER) else { return false };
+    let namespace = half(memory, index, participant::PID_NAMESPACE).map(|n| n.load(Ordering::Relaxed));
+    let found = owner.load(Ordering::Relaxed);
+    let tid = found & TID;
+    let ours = namespace == Some(process::pid_namespace()) && process::pid_namespace() != 0;
+    // AcqRel: as the kernel's own mark would.
+    tid != 0
+        && ours
+        && !process::thread_exists(tid)
+        && owner.compare_exchange(found, DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
