@@ -18,9 +18,10 @@
  * 15. mode is msgflg & 0777, execute bits kept; key and creator are recorded
  * 16. of several creators with IPC_EXCL one wins
  * 17. several creators without IPC_EXCL all get the same queue
- * 18. creators and removers of one key see only the documented errors
- * 19. an id never handed out is EINVAL
- * 20. flag bits that mean nothing are ignored
+ * 18. so do a creator that was stopped in the middle, and who came meanwhile
+ * 19. creators and removers of one key see only the documented errors
+ * 20. an id never handed out is EINVAL
+ * 21. flag bits that mean nothing are ignored
  */
 #include "check.h"
 
@@ -330,6 +331,63 @@ static void all_creators_get_the_same_queue(void)
 	race(6, 40, IPC_CREAT, judge_all_same);
 }
 
+static void wait_nanoseconds(long most)
+{
+	struct timespec begun, now;
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((now.tv_sec - begun.tv_sec) * 1000000000L + now.tv_nsec - begun.tv_nsec < most);
+}
+
+/* A creator that is stopped in the middle of msgget is neither waited for nor passed over: who comes meanwhile, who looks
+ * for the first time when the creator goes on, and the creator itself, all get the same queue. */
+static void stopped_creator_gets_the_same_queue(void)
+{
+	enum { ROUNDS = 1000 };
+	struct { _Atomic int go, watch, id, seen; key_t key; } *s = shared_memory(sizeof *s);
+	pid_t creator = fork_child();
+	if (creator == 0) {
+		for (int r = 1;; r++) {
+			while (s->go < r)
+				;
+			s->id = msgget(s->key, IPC_CREAT | 0600);
+		}
+	}
+	pid_t watcher = fork_child();
+	if (watcher == 0) {
+		for (int r = 1;; r++) {
+			while (s->watch < r)
+				sched_yield();
+			wait_nanoseconds(r % 97 * 300L);
+			s->seen = msgget(s->key, 0);
+		}
+	}
+	for (int r = 1; r <= ROUNDS; r++) {
+		s->key = new_key();
+		s->id = s->seen = -2;
+		s->go = r;
+		/* Up to about as long as a creation takes. */
+		wait_nanoseconds(r % 101 * 1000L);
+		kill(creator, SIGSTOP);
+		int status;
+		waitpid(creator, &status, WUNTRACED);
+		int id = msgget(s->key, IPC_CREAT | 0600);
+		s->watch = r;
+		kill(creator, SIGCONT);
+		while (s->id == -2 || s->seen == -2)
+			nap(20);
+		expect_int(id, s->id);
+		expect_int(id, s->seen);
+		expect_int(id, msgget(s->key, 0));
+		expect_int(0, msgctl(id, IPC_RMID, NULL));
+	}
+	kill(creator, SIGKILL);
+	kill(watcher, SIGKILL);
+	waitpid(creator, NULL, 0);
+	waitpid(watcher, NULL, 0);
+}
+
 static void creators_and_removers(void)
 {
 	key_t key = new_key();
@@ -392,6 +450,7 @@ static const struct row rows[] = {
 	ROW(mode_key_and_creator_are_recorded),
 	ROW(one_exclusive_creator_wins),
 	ROW(all_creators_get_the_same_queue),
+	ROW(stopped_creator_gets_the_same_queue),
 	ROW(creators_and_removers),
 	ROW(unknown_ids_are_invalid),
 	ROW(odd_flag_bits_are_ignored),

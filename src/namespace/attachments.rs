@@ -24,7 +24,7 @@ use crate::os::signals::held_back;
 use crate::os::thread::{self, Position, Thread, stack_position};
 use crate::os::{credentials, memory, process};
 use crate::queue::inspect::Outline;
-use crate::queue::{self, Configuration, FIRST_GRANULES, FIRST_PAGE, Queue, Status};
+use crate::queue::{self, Configuration, FIRST_GRANULES, FIRST_PAGE, Queue, Stage, Status};
 use crate::shm::Mapping;
 use crate::shm::layout;
 use crate::txn::Seat;
@@ -411,18 +411,17 @@ fn read_control<R>(
     result
 }
 
-/// Identifier and status of the queue at an index, as far as everybody may see it, and whether it is removed, or
-/// not born yet.
-pub fn observe(index: u32) -> Result<(u32, Status, bool), Errno> {
+/// Identifier and status of the queue at an index, as far as everybody may see it, whatever its stage.
+pub fn observe(index: u32) -> Result<(u32, Status, Stage), Errno> {
     read_control(index, |id, copy, fetch| {
-        queue::glimpse(copy, fetch).map(|(status, removed)| (id, status, removed))
+        queue::glimpse(copy, fetch).map(|(status, stage)| (id, status, stage))
     })?
 }
 
 /// Identifier and status of the queue at an index, as far as everybody may see it.
 pub fn glimpse(index: u32) -> Result<(u32, Status), Errno> {
     match held_back(|| observe(index))? {
-        (id, status, false) => Ok((id, status)),
+        (id, status, Stage::Alive) => Ok((id, status)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -522,8 +521,9 @@ fn attach_file(index: u32, wanted: Option<u32>) -> Result<Attached, Errno> {
         // One that we may not open answers so only if it is a queue, and to its own identifier. Nor does one
         // that is gone, by one who could not take its names away.
         Err(Errno::EACCES) => {
-            let (there, _) = glimpse(index)?;
-            return Err(if wanted.is_none_or(|id| id == there) { Errno::EACCES } else { Errno::EINVAL });
+            let (there, _, stage) = observe(index)?;
+            let is_it = stage != Stage::Removed && wanted.is_none_or(|id| id == there);
+            return Err(if is_it { Errno::EACCES } else { Errno::EINVAL });
         }
         mapped => mapped?,
     };

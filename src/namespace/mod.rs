@@ -20,12 +20,15 @@
 //!    the one participant that has the right to ([`Queue::bury`]). A link whose queue is gone or removed
 //!    counts for nothing: another key slot is used, so that a remover that is stopped, or a user who may
 //!    not remove it, is in nobody's way.
-//! 4. A queue begins as if its creator had removed it, is given all its names, the control file's first, and is
-//!    born then; it loses the control file's name last. So a creator or a remover that dies leaves something
+//! 4. A queue begins unborn, is given all its names, the control file's first and the key's last, and is born
+//!    then; it loses the control file's name last. So a creator or a remover that dies leaves something
 //!    that is found by its index and can be buried by whoever finds it: at once, since its seat says that it
 //!    is dead. The hints name what is being removed, for that reason.
-//! 5. Of two that create the same key at once, in different slots, at most one keeps it: each looks at all
-//!    slots after its queue is born, and gives way to any other that is alive.
+//! 5. Who finds an unborn queue by its key does not wait for its creator, and does not pass it over: he bears it
+//!    himself. A queue of a key is born only by somebody who has looked at all slots since its link was made,
+//!    and found in the others nothing alive, and nothing unborn that he did not end first. Of two such queues,
+//!    one link is made after the other; who bears the second one sees the first. So a key never has two queues
+//!    that were ever anybody's.
 //! 6. All this runs with signals held back (`os::signals`): a creator or remover can die, or be stopped, but
 //!    no handler runs in its middle.
 
@@ -42,7 +45,7 @@ use crate::os::errno::Errno;
 use crate::os::file::{self, Path};
 use crate::os::process;
 use crate::os::signals::held_back;
-use crate::queue::{Configuration, Queue, Status};
+use crate::queue::{Configuration, Queue, Stage, Status};
 use crate::shm::layout::superblock;
 use core::sync::atomic::AtomicU64;
 use directory::File;
@@ -54,8 +57,8 @@ const SLOTS: u32 = 4;
 /// Links beyond those. They are looked at as long as the last of [`SLOTS`] is there, which is therefore never
 /// removed, even if its queue is: it marks a key that had many left over.
 const MORE_SLOTS: u32 = 60;
-/// How often a key's link is looked at again while its queue is being created or removed. Then it counts for
-/// nothing: who does that may be stopped, and nobody waits for the stopped.
+/// How often a key's link is looked at again while its queue is being removed. Then it counts for nothing: who
+/// does that may be stopped, and nobody waits for the stopped.
 const PATIENCE: u32 = 100;
 
 /// Chooses the directory, in place of what the environment says; an absolute path. `EBUSY` once a queue has
@@ -119,9 +122,9 @@ pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
         return Ok(Some(Found::Queue(attached)));
     }
     for patience in (0..PATIENCE).rev() {
-        let mut being_made = false;
-        let found = held_back(|| look_for_key(key, &mut being_made))?;
-        if found.is_some() || !being_made || patience == 0 {
+        let mut being_removed = false;
+        let found = held_back(|| settle(key, &mut being_removed))?;
+        if found.is_some() || !being_removed || patience == 0 {
             return Ok(found);
         }
         process::yield_cpu();
@@ -129,9 +132,18 @@ pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
     Ok(None)
 }
 
+/// A queue that may have a key.
+enum Claimant {
+    /// It has.
+    Found(Found),
+    /// It will, if it is born.
+    Unborn(Attached),
+}
+
+/// The first queue that has a key, or may have it when it is born, other than `but`.
 #[inline(never)]
-fn look_for_key(key: i32, being_made: &mut bool) -> Result<Option<Found>, Errno> {
-    for (_, id) in links(key) {
+fn claimant(key: i32, but: Option<u32>, being_removed: &mut bool) -> Result<Option<Claimant>, Errno> {
+    for (_, id) in links(key).filter(|&(_, id)| Some(id) != but) {
         // Named by anybody, who may only think that we would map it.
         if attachments::attached(id).is_none() && attachments::is_foreign(index_of(id)) {
             match attachments::observe(index_of(id)) {
@@ -141,24 +153,57 @@ fn look_for_key(key: i32, being_made: &mut bool) -> Result<Option<Found>, Errno>
             }
         }
         match attach(id) {
-            Ok(attached) => match attached.queue().settings() {
-                Ok(settings) if settings.key == key => {
-                    attached.remember(key);
-                    return Ok(Some(Found::Queue(attached)));
-                }
-                Ok(_) => {}
-                Err(_) if bury(&attached) => {}
-                // It is being created, or removed, at this moment: that takes a few microseconds.
-                Err(_) => *being_made = true,
+            Ok(attached) => match attached.queue().stage() {
+                Ok((_, settings)) if settings.key != key => {}
+                Ok((Stage::Alive, _)) => return Ok(Some(Claimant::Found(Found::Queue(attached)))),
+                Ok((Stage::Unborn, _)) => return Ok(Some(Claimant::Unborn(attached))),
+                // That takes a few microseconds.
+                Ok((Stage::Removed, _)) => *being_removed |= !bury(&attached),
+                Err(_) => {}
             },
-            Err(Errno::EACCES) => match glimpse(index_of(id)) {
-                Ok((there, status)) if there == id && status.configuration.key == key => {
-                    return Ok(Some(Found::Denied(id, status.configuration)));
+            // Of an unborn one, too: whether its creator lives to bear it is not ours to say.
+            Err(Errno::EACCES) => match attachments::observe(index_of(id)) {
+                Ok((there, status, Stage::Alive | Stage::Unborn))
+                    if there == id && status.configuration.key == key =>
+                {
+                    return Ok(Some(Claimant::Found(Found::Denied(id, status.configuration))));
                 }
                 _ => {}
             },
             Err(Errno::EINVAL) => {}
             Err(errno) => return Err(errno),
+        }
+    }
+    Ok(None)
+}
+
+/// Finds the queue of a key. Where only unborn ones are found, the first of them is born (invariant 5).
+#[inline(never)]
+fn settle(key: i32, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
+    for _ in 0..PATIENCE {
+        match claimant(key, None, being_removed)? {
+            None => return Ok(None),
+            Some(Claimant::Found(found)) => return Ok(Some(found)),
+            Some(Claimant::Unborn(attached)) => {
+                if let Some(found) = decide(key, attached, being_removed)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+    }
+    Err(Errno::ENOMEM)
+}
+
+/// Bears an unborn queue that has its link, unless another has the key: then that is the result. `None` if it was
+/// ended meanwhile in favour of another.
+#[inline(never)]
+fn decide(key: i32, unborn: Attached, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
+    for _ in 0..SLOTS + MORE_SLOTS {
+        match claimant(key, Some(unborn.id()), being_removed)? {
+            None => return Ok(unborn.queue().bear()?.then_some(Found::Queue(unborn))),
+            Some(Claimant::Found(found)) => return Ok(Some(found)),
+            // If it was born meanwhile, that is seen in the next round.
+            Some(Claimant::Unborn(other)) => drop(other.queue().renounce()?),
         }
     }
     Ok(None)
@@ -184,19 +229,16 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
     let (attached, seat) = attachments::make(settings, &mut wanted)?;
     let key = settings.key;
     let queue = attachments::lasting(&attached);
-    let claimed = if key == 0 { Claim::Made } else { claim_key(key, attached.id()) };
-    let kept = matches!(claimed, Claim::Made)
-        && queue.bear(&seat).is_ok()
-        && (key == 0 || !is_contested(key, attached.id()));
+    let claimed = if key == 0 { queue.bear().map(drop) } else { claim_key(key, &attached) };
+    // By us, or by who found it. Else it never will be, and its names are still ours to remove.
+    let kept = !queue.renounce().unwrap_or(true);
     if !kept {
-        // Ours, in any state, and still by our hand.
-        let _ = queue.end(&seat);
         remove_names(attached.id(), attached.inode(), settings);
     }
     seat.release();
     if !kept {
         attachments::detach(attached);
-        return if matches!(claimed, Claim::NoSlot) { Err(Errno::ENOMEM) } else { Ok(None) };
+        return claimed.map(|()| None);
     }
     // Only now: the index of one that is not finished is the first that the next creator comes across.
     hints.note(next_id.map_or(Some(attached.id()), |_| None), in_use + 1);
@@ -206,41 +248,21 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
     Ok(Some(attached))
 }
 
-/// Whether another queue of a key is alive. It is not mapped for that: it may be anybody's.
+/// Makes the link from a key to a queue that is not born yet, and has it born, unless another has the key. `ENOMEM` if
+/// there is no place for the link.
 #[inline(never)]
-fn is_contested(key: i32, id: u32) -> bool {
-    links(key).any(|(_, other)| {
-        let is_of_key = |there: Configuration| there.key == key;
-        other != id
-            && match attachments::attached(other) {
-                Some(attached) => attached.queue().settings().is_ok_and(is_of_key),
-                None => match glimpse(index_of(other)) {
-                    Ok((there, status)) => there == other && is_of_key(status.configuration),
-                    // Cannot be told: then it may be.
-                    Err(errno) => errno == Errno::ENOMEM,
-                },
-            }
-    })
-}
-
-/// How the attempt to make a key's link ended.
-enum Claim {
-    Made,
-    Contested,
-    NoSlot,
-}
-
-/// Makes the link from a key to a queue that is not born yet.
-#[inline(never)]
-fn claim_key(key: i32, id: u32) -> Claim {
-    let Some(content) = directory::number_path(id) else { return Claim::NoSlot };
-    if is_contested(key, id) {
-        return Claim::Contested;
+fn claim_key(key: i32, attached: &Attached) -> Result<(), Errno> {
+    let content = directory::number_path(attached.id()).ok_or(Errno::ENOMEM)?;
+    for slot in 0..SLOTS + MORE_SLOTS {
+        if key_path(key, slot).is_some_and(|path| file::make_link(&path, &content).is_ok()) {
+            return settle(key, &mut false).map(drop);
+        }
+        // Somebody else's, perhaps: then there is no need to look for another place.
+        if slot == 0 && settle(key, &mut false)?.is_some() {
+            return Ok(());
+        }
     }
-    let mut slots = 0..SLOTS + MORE_SLOTS;
-    let made =
-        slots.any(|slot| key_path(key, slot).is_some_and(|path| file::make_link(&path, &content).is_ok()));
-    if made { Claim::Made } else { Claim::NoSlot }
+    Err(Errno::ENOMEM)
 }
 
 /// Removes the names of a queue that is removed; only by the hand that has the right to.

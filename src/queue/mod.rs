@@ -37,7 +37,7 @@ use crate::shm::layout::{
 };
 use crate::txn::{self, Damaged, PREFIX, Recovery, Seat};
 use core::sync::atomic::Ordering;
-use tx::{DAMAGED, Stop, Tx, Verdict, look, run};
+use tx::{DAMAGED, NEVER, Stop, Tx, UNBORN, Verdict, look, run};
 use waiters::{Aftermath, Line};
 
 /// A queue's settings: what `IPC_SET` replaces, and what never changes.
@@ -82,6 +82,27 @@ pub struct Status {
     pub receivers: u32,
     /// How many senders wait.
     pub senders: u32,
+}
+
+/// Where a queue is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Being created.
+    Unborn,
+    /// In use.
+    Alive,
+    /// Removed, or ended before it was born.
+    Removed,
+}
+
+impl Stage {
+    fn of(tx: &Tx) -> Stage {
+        match tx.removed() {
+            0 => Stage::Alive,
+            unborn if unborn & UNBORN != 0 => Stage::Unborn,
+            _ => Stage::Removed,
+        }
+    }
 }
 
 /// Says whether the caller may do what it is about to do, given the settings in force; called within the
@@ -142,8 +163,8 @@ pub const CREATOR: u32 = 0;
 
 /// Writes what a new queue begins with, by calling `put` with offsets and words; the rest is zero.
 ///
-/// It begins as if [`CREATOR`] had removed it: so nobody can use it before it is complete, and if its creator
-/// dies before that, whoever finds it has the right to bury it.
+/// It begins unborn, in the hand of [`CREATOR`]: so nobody can use it before it is complete, and if its creator dies
+/// before that, whoever finds it can bury it.
 pub fn format(id: u32, settings: &Configuration, put: impl Fn(u64, u64)) {
     put(superblock::MAGIC, layout::MAGIC);
     put(superblock::VERSION, layout::VERSION);
@@ -155,7 +176,7 @@ pub fn format(id: u32, settings: &Configuration, put: impl Fn(u64, u64)) {
     put(header, pair(FIRST_HEAD, FIRST_HEAD));
     put(header + 8, pair(FIRST_HEAD, FIRST_HEAD + 1));
     put(header + 16, pair(0, GRANULES_PER_PAGE));
-    put(header + 64, u64::from(CREATOR + 1));
+    put(header + 64, u64::from(UNBORN | (CREATOR + 1)));
     for (offset, value) in settings.words() {
         // The header, all zero there, names the first place of the first participant.
         put(layout::PARTICIPANTS + participant::SETTINGS + offset, value);
@@ -483,23 +504,41 @@ impl<'m> Queue<'m> {
         settings.map(drop).map_err(refused)
     }
 
-    /// Makes a new queue usable, as its creator.
-    pub fn bear(&self, seat: &Seat<'m>) -> Result<(), Errno> {
-        run(self.memory, seat.index, |tx| {
-            if tx.removed() != seat.index + 1 {
-                return Err(Stop::Errno(Errno::EINVAL));
-            }
-            tx.set_removed(0);
-            Ok(Verdict::Commit(()))
-        })
-        .map_err(refused)
+    /// Where it is in its life, and its settings.
+    pub fn stage(&self) -> Result<(Stage, Configuration), Errno> {
+        look(self.memory, |tx| Ok((Stage::of(tx), Configuration::read(tx)?))).map_err(refused)
     }
 
-    /// Ends a queue of one's own, whatever its state; its names are to be removed while the seat is held.
-    pub fn end(&self, seat: &Seat<'m>) -> Result<(), Errno> {
-        run(self.memory, seat.index, |tx| {
-            tx.set_removed(seat.index + 1);
-            Ok(Verdict::Commit(()))
+    /// Makes a new queue usable, if nobody has yet; by whoever knows that it is complete. True if it is alive now.
+    pub fn bear(&self) -> Result<bool, Errno> {
+        let seat = self.enter()?;
+        let alive = run(self.memory, seat.index, |tx| match Stage::of(tx) {
+            Stage::Unborn => {
+                tx.set_removed(0);
+                Ok(Verdict::Commit(true))
+            }
+            stage => Ok(Verdict::Answer(stage == Stage::Alive)),
+        });
+        seat.release();
+        alive.map_err(refused)
+    }
+
+    /// Ends an unborn queue. Its names are still its creator's to remove, or whoever buries it. True if it was
+    /// never born, and so will never be.
+    pub fn renounce(&self) -> Result<bool, Errno> {
+        let seat = self.enter()?;
+        let ended = self.renounce_as(&seat);
+        seat.release();
+        ended
+    }
+
+    fn renounce_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
+        run(self.memory, seat.index, |tx| match tx.removed() {
+            unborn if unborn & UNBORN != 0 => {
+                tx.set_removed(NEVER | (unborn & !UNBORN));
+                Ok(Verdict::Commit(true))
+            }
+            removed => Ok(Verdict::Answer(removed & NEVER != 0)),
         })
         .map_err(refused)
     }
@@ -514,7 +553,9 @@ impl<'m> Queue<'m> {
     /// seat. So `bury` may look at a name, and then remove it, and be sure that it was still the name it
     /// looked at. False if somebody living has that right.
     pub fn bury(&self, bury: &dyn Fn(Configuration)) -> bool {
-        let removed = || look(self.memory, |tx| Ok((tx.removed(), Configuration::read(tx)?)));
+        // Whose right it is.
+        let removed =
+            || look(self.memory, |tx| Ok((tx.removed() & !(UNBORN | NEVER), Configuration::read(tx)?)));
         let Some(index) = removed().ok().and_then(|(removed, _)| removed.checked_sub(1)) else {
             return false;
         };
@@ -528,7 +569,8 @@ impl<'m> Queue<'m> {
         }) else {
             return false;
         };
-        // It may have been born meanwhile.
+        // It may have been born meanwhile; from here on it cannot be.
+        let _ = self.renounce_as(&seat);
         let buried = match removed() {
             Ok((removed, settings)) if removed == index + 1 => {
                 bury(settings);
@@ -616,10 +658,10 @@ fn snapshot<'m>(copy: &'m Mapping, fetch: Fetch) -> Result<(Tx<'m>, Status), Err
 }
 
 /// What can be seen of a queue by who may only read its control file, in a copy of it. Nothing is changed, and
-/// nobody who is dead is healed. Tells too whether the queue is removed, or not born yet.
-pub fn glimpse(copy: &Mapping, fetch: Fetch) -> Result<(Status, bool), Errno> {
+/// nobody who is dead is healed.
+pub fn glimpse(copy: &Mapping, fetch: Fetch) -> Result<(Status, Stage), Errno> {
     let (tx, status) = snapshot(copy, fetch)?;
-    Ok((status, tx.removed() != 0))
+    Ok((status, Stage::of(&tx)))
 }
 
 /// Address of the text in a block.

@@ -15,9 +15,10 @@ fn new_queue(qbytes: u64) -> Mapping {
     let queue = Queue::new(&memory, 1);
     assert_eq!(send(&queue, 1, b"x"), Err(Errno::EINVAL), "not born yet");
     let seat = queue.enter_as_creator().unwrap();
-    assert_eq!(queue.bear(&seat), Ok(()));
-    assert_eq!(queue.bear(&seat), Err(Errno::EINVAL));
+    assert_eq!(queue.stage().map(|(stage, _)| stage), Ok(Stage::Unborn));
+    assert_eq!((queue.bear(), queue.bear()), (Ok(true), Ok(true)), "whoever comes later finds it born");
     seat.release();
+    assert_eq!(queue.renounce(), Ok(false), "too late");
     memory
 }
 

@@ -39,6 +39,11 @@ impl From<Errno> for Stop {
     }
 }
 
+/// In [`Tx::removed`]: not born yet.
+pub const UNBORN: u32 = 1 << 31;
+/// In [`Tx::removed`]: ended before it was born.
+pub const NEVER: u32 = 1 << 30;
+
 /// What a damaged queue answers: to its users it is as good as removed.
 pub const DAMAGED: Errno = Errno::EIDRM;
 
@@ -105,7 +110,8 @@ fields! {
     settings set_settings: 7 u32, 0;
     /// Counts its replacements.
     configured set_configured: 7 u32, 32;
-    /// Once the queue is removed: who removed it, participant + 1; else 0.
+    /// 0 while the queue is alive. Else the participant, + 1, whose owner has to remove its names: who removed it,
+    /// or who creates it; in the latter case with [`UNBORN`] or [`NEVER`].
     removed set_removed: 8 u32, 0;
     /// Messages handed to a waiting receiver who has not taken them yet.
     handed set_handed: 8 u32, 32;
