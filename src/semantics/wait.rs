@@ -1,7 +1,8 @@
 //! Waiting: what senders and receivers have in common.
 //!
 //! First a little spinning, where that may save a sleep: never with one CPU, longer where it paid lately on
-//! this queue, and bounded, whatever happens in the queue meanwhile. Only receivers spin: a sender that finds a
+//! this queue, not at all where it did not pay a few times in a row (who should answer may be waiting for this very
+//! CPU), but for a try now and then, and bounded, whatever happens in the queue meanwhile. Only receivers spin: a sender that finds a
 //! queue full and spins gets room for one message at a time, and contends with the receiver for each; one that
 //! sleeps finds room for many.
 //!
@@ -23,11 +24,11 @@ use core::sync::atomic::Ordering;
 /// Nanoseconds of spinning at least, and at most. The least is what a peer needs that spins too; the most,
 /// what one needs that must be woken first.
 const SPIN: (u32, u32) = (3_000, 50_000);
-/// After how many waits that spun in vain one spins longest, as the first of all does: so that two that sleep find
-/// out when they need not any more.
-const EXPLORE: u32 = 64;
-/// Of how many of those the CPUs are counted again: a program may choose its own after it began.
-const RECOUNT: u32 = 8;
+/// After how many waits in a row that spun in vain none does any more.
+const RESIGN: u32 = 4;
+/// Of how many of those one spins longest, and the first that does: so that two that sleep find out when they need
+/// not any more. Both have slept as often by then, and so try at the same time.
+const EXPLORE: (u32, u32) = (64, 16);
 /// Turns between two looks at the clock.
 const TURNS: u32 = 16;
 /// Milliseconds of the first sleep, and of the longest.
@@ -94,16 +95,18 @@ impl Wait {
         // Relaxed: a guess that every thread may improve.
         let patience = attachment.patience.load(Ordering::Relaxed);
         let vain = patience >> VAIN;
-        if process::cpus() < 2 {
-            attachment.patience.store(vain.wrapping_add(1) << VAIN, Ordering::Relaxed);
-            if !vain.is_multiple_of(EXPLORE) || process::count_cpus() < 2 {
+        let explores = vain % EXPLORE.0 == EXPLORE.1;
+        if self.began == 0 {
+            // A program may choose its CPUs after it began.
+            let alone = process::cpus() < 2 && !(explores && process::count_cpus() >= 2);
+            if alone || (vain > RESIGN && !explores) {
+                attachment.patience.store(patience.wrapping_add(1 << VAIN), Ordering::Relaxed);
                 return false;
             }
         }
         let now = clock::nanoseconds();
         if self.began == 0 {
             let usual = (patience & ((1 << VAIN) - 1)).clamp(SPIN.0, SPIN.1);
-            let explores = patience == 0 || (vain != 0 && vain.is_multiple_of(EXPLORE));
             self.limit = if explores { SPIN.1 } else { usual };
             (self.began, self.seen) = (now, queue.moment());
             // Once more, so that nothing is missed that came before the first look.
@@ -122,7 +125,7 @@ impl Wait {
         attachment
             .patience
             .store(vain.wrapping_add(1) << VAIN | less.clamp(SPIN.0, SPIN.1), Ordering::Relaxed);
-        if vain.is_multiple_of(RECOUNT) {
+        if explores {
             process::count_cpus();
         }
         false
