@@ -37,6 +37,9 @@ pub mod superblock {
     pub const CUR: u64 = 64;
     /// How many participants are reserved; only grows.
     pub const PARTICIPANTS: u64 = 128;
+    /// `u32`: the only pid namespace that participants came from so far; 0 if there was none, `u32::MAX` once there
+    /// were several. On the line of [`PARTICIPANTS`], which every claim reads.
+    pub const PID_NAMESPACE: u64 = 132;
     /// One link word per block class: its free list.
     pub const CLASSES: u64 = 192;
 }

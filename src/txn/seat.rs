@@ -10,7 +10,10 @@
 //!
 //! Invariants:
 //! 1. The thread's pending pointer names the owner word before the word holds its id, and until it no
-//!    longer does (`os::thread`): whoever dies inside leaves `FUTEX_OWNER_DIED` behind.
+//!    longer does (`os::thread`): whoever dies inside leaves `FUTEX_OWNER_DIED` behind. Not so in a queue that
+//!    [several](is_mixed) pid namespaces use: the kernel goes by the thread id alone, and would mark the word of a
+//!    living namesake. There the pointer names the word only while it holds the thread's id; who dies in
+//!    the instruction before or after leaves a participant that is found by its owner's absence ([`reap`]).
 //! 2. The pending pointer is set only after the word was seen free: a reused thread id cannot be marked
 //!    by mistake.
 //! 3. Only one pending pointer exists. A seat taken by a handler inside another operation on the same
@@ -38,6 +41,8 @@ pub struct Seat<'a> {
     pub inherited: bool,
     /// Whether it names another that this thread interrupted.
     nested: bool,
+    /// In which order it is given back: see invariant 1.
+    mixed: bool,
     words: &'a [AtomicU64; PARTICIPANT_WORDS],
     pending: usize,
     thread: *const Thread,
@@ -122,14 +127,22 @@ impl<'a> Seat<'a> {
             return None;
         }
         thread.fill(frame, object, index);
-        let pending = thread.set_pending(owner);
+        let mixed = is_mixed(memory);
+        let before = thread.pending();
+        if !mixed {
+            thread.set_pending(owner);
+        }
         // Acquire: what the last owner did before its release is visible. By invariants 1 and 2 the
         // pending pointer names the word by now.
         if owner.compare_exchange(found, thread.tid(), Ordering::Acquire, Ordering::Relaxed).is_err() {
-            thread.restore_pending(pending);
+            thread.restore_pending(before);
             frame.object.set(0);
             return None;
         }
+        if mixed {
+            thread.set_pending(owner);
+        }
+        let pending = before;
         let inherited = found & DIED != 0;
         if inherited {
             mark_outer_dead(memory, index, outer);
@@ -142,7 +155,7 @@ impl<'a> Seat<'a> {
             outer.store(below.seat.get() + 1, Ordering::Relaxed);
         }
         half_of(words, participant::PID_NAMESPACE)?.store(process::pid_namespace(), Ordering::Relaxed);
-        Some(Seat { index, inherited, nested, words, pending, thread, frame })
+        Some(Seat { index, inherited, nested, mixed, words, pending, thread, frame })
     }
 
     /// Takes over the frame of an operation that this thread left by siglongjmp, if there is one on
@@ -177,8 +190,8 @@ impl<'a> Seat<'a> {
                 before if before == thread.pending() => 0,
                 before => before,
             };
-            let (inherited, nested) = (true, true);
-            Recovery::Seat(Seat { index, inherited, nested, words, pending, thread, frame })
+            let (inherited, nested, mixed) = (true, true, is_mixed(memory));
+            Recovery::Seat(Seat { index, inherited, nested, mixed, words, pending, thread, frame })
         })
     }
 
@@ -219,13 +232,48 @@ impl<'a> Seat<'a> {
         if self.nested {
             self.half(participant::OUTER).store(0, Ordering::Relaxed);
         }
+        if self.mixed {
+            thread.restore_pending(self.pending);
+        }
         // Release: the next owner sees everything done here. By invariant 1 before the pending pointer
-        // changes.
+        // changes, or after.
         self.half(participant::OWNER).store(0, Ordering::Release);
-        thread.restore_pending(self.pending);
+        if !self.mixed {
+            thread.restore_pending(self.pending);
+        }
         thread.pop(frame);
     }
 }
+
+/// Whether threads of several pid namespaces use the queue, as far as its participants know: then thread ids are not
+/// unique. Those of an unknown namespace may be anybody's.
+#[inline(always)]
+fn is_mixed(memory: &Mapping) -> bool {
+    let mine = process::pid_namespace();
+    // Relaxed: the number alone; it changes twice at most.
+    let known = memory.half(superblock::PID_NAMESPACE).map_or(SEVERAL, |known| known.load(Ordering::Relaxed));
+    mine == 0 || (known != mine && !is_first(memory, mine))
+}
+
+/// Notes that a pid namespace uses the queue; true if it is the only one so far.
+#[cold]
+#[inline(never)]
+fn is_first(memory: &Mapping, mine: u32) -> bool {
+    let Some(known) = memory.half(superblock::PID_NAMESPACE) else { return false };
+    // Relaxed, here and below: the number alone.
+    match known.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => true,
+        Err(there) if there == mine => true,
+        Err(SEVERAL) => false,
+        Err(_) => {
+            known.store(SEVERAL, Ordering::Relaxed);
+            false
+        }
+    }
+}
+
+/// In `superblock::PID_NAMESPACE`: more than one.
+const SEVERAL: u32 = u32::MAX;
 
 /// Looks for a participant that can be claimed, and notes it in the thread's hint; false if all are taken.
 #[cold]
