@@ -225,13 +225,20 @@ static int look(int id, struct msqid_ds *ds)
 	return id >= 0 && msgctl(id & 0x7fff, MSG_STAT_ANY, ds) == id;
 }
 
+/* Whether somebody else may be in a call while this operation is carried out. */
+static int in_haste(uint32_t number)
+{
+	return side->blocking && (side->ops[number].hasty || (number > 0 && side->ops[number - 1].hasty));
+}
+
 /* The conductor must not block, nor anybody in a list of calls: IPC_NOWAIT is left away only where it makes no difference. */
 static int flags_of(const struct op *op, int id)
 {
 	struct msqid_ds ds;
 	if (op->flags & (IPC_NOWAIT | MSG_COPY) || (op->may_block && me != 0))
 		return op->flags;
-	if (!look(id, &ds))
+	/* In haste, what is seen now need not be true in a moment. */
+	if (!look(id, &ds) || in_haste((uint32_t)(op - side->ops)))
 		return op->flags | IPC_NOWAIT;
 	if (op->kind == RECEIVE)
 		return ds.msg_qnum > 0 && op->a == 0 ? op->flags : op->flags | IPC_NOWAIT;
@@ -607,18 +614,93 @@ static void become(int actor)
 }
 
 /*
- * Who of several that were woken comes first is the kernel's choice. In a run that is perturbed it is ours: all on one processor, each with
- * a priority of its own, drawn from the number of the run.
+ * Who comes first of several that act at once, or were woken at once, is the kernel's choice; but on a quiet machine it nearly always
+ * chooses alike. The conductor's own call beats an actor's, who must first wake up, in hundreds of runs of a hundred. So waiting for the
+ * other order is no way to see it, and a run whose number is not 0 is perturbed:
+ *
+ *   - In two of three, order is ours. All are on one processor, with real-time priorities, and before each operation the priorities of some
+ *     are drawn anew, above or below the conductor's. Who is above it acts as soon as it is told; who is below waits for the conductor's
+ *     next sleep, and then the highest goes first. Drawn anew, because one order for a whole run never shows a before b and later b before a.
+ *   - In the third, everybody acts on a processor drawn by lot, after a moment drawn by lot, from nothing to half a millisecond: that makes
+ *     calls overlap, and is what is left where real-time priorities are not to be had.
+ *
+ * Everything is drawn from the number of the run. None of it adds an outcome to those that are possible: processes may be that slow.
  */
+enum { OUR_PRIORITY = 50 };
+
+static int processors[CPU_SETSIZE], processor_count;
+
+static int lagging(void)
+{
+	return side->perturb % 4 == 3;
+}
+
+static uint32_t draw(uint32_t number, uint32_t what, uint32_t below)
+{
+	return (uint32_t)(mix(mix(side->perturb) + number * 64 + what) >> 32) % below;
+}
+
+static void go_to_processor(uint32_t which)
+{
+	cpu_set_t one;
+	if (processor_count == 0)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(processors[which % (uint32_t)processor_count], &one);
+	sched_setaffinity(0, sizeof one, &one);
+}
+
+static void set_priority(pid_t pid, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+	if (sched_setscheduler(pid, SCHED_FIFO, &param) != 0)
+		setpriority(PRIO_PROCESS, (id_t)pid, 20 - priority * 2 / 5);
+}
+
+/* The conductor's; actors inherit it. */
 static void perturb(void)
 {
-	struct sched_param priority = { .sched_priority = me ? 1 + (int)(mix(side->perturb * 8u + (uint32_t)me) % 40) : 50 };
-	cpu_set_t one;
-	CPU_ZERO(&one);
-	CPU_SET(side->perturb % 2, &one);
-	sched_setaffinity(0, sizeof one, &one);
-	if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0)
-		setpriority(PRIO_PROCESS, 0, 20 - priority.sched_priority);
+	cpu_set_t all;
+	if (sched_getaffinity(0, sizeof all, &all) == 0)
+		for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+			if (CPU_ISSET(cpu, &all))
+				processors[processor_count++] = cpu;
+	if (lagging())
+		return;
+	go_to_processor(draw(0, 0, 1u << 16));
+	set_priority(0, OUR_PRIORITY);
+}
+
+/* Before an operation, by who carries it out; not by an actor that is in its call, whose sleep would pass for one in the queue. */
+static void lag(uint32_t number)
+{
+	struct timespec begun, t;
+	uint32_t what = me ? 2 : 1, length = draw(number, what, 12);
+	if (!side->perturb || !lagging() || !in_haste(number))
+		return;
+	go_to_processor(draw(number, what + 2, 1u << 16));
+	if (length < 2)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	do {
+		sched_yield();
+		clock_gettime(CLOCK_MONOTONIC, &t);
+	} while ((t.tv_sec - begun.tv_sec) * 1000000000 + t.tv_nsec - begun.tv_nsec < 500L << length >> 1);
+}
+
+/* Before each operation, by the conductor. */
+static void draw_priorities(uint32_t number)
+{
+	if (!side->perturb || lagging())
+		return;
+	for (uint32_t a = 1; a < ACTORS; a++) {
+		struct actor *actor = &side->actors[a];
+		/* Only half of them, so that somebody can also be slow over many operations. */
+		if (!actor->pid || actor->dead || draw(number, 8 + a, 2))
+			continue;
+		int priority = 1 + (int)draw(number, 16 + a, 98);
+		set_priority(actor->pid, priority + (priority >= OUR_PRIORITY));
+	}
 }
 
 static void yield(void)
@@ -635,8 +717,6 @@ static void act(void)
 	struct actor *self = &side->actors[me];
 	uint32_t turn = 0;
 	take_signals();
-	if (side->perturb)
-		perturb();
 	become(me);
 	for (;;) {
 		for (int spin = 0; atomic_load(&self->go) == turn; spin++) {
@@ -646,6 +726,7 @@ static void act(void)
 				futex_wait(&self->go, turn, 1000);
 		}
 		turn = atomic_load(&self->go);
+		lag(self->from);
 		atomic_store(&self->phase, IN_CALL);
 		for (uint32_t i = self->from; i < self->to; i++)
 			do_op(i);
@@ -847,6 +928,11 @@ static void conduct(void)
 		const struct op *op = &side->ops[i];
 		struct actor *actor = &side->actors[op->actor % ACTORS];
 		uint32_t to = i + 1;
+		if (op->kind < SIGNAL && op->actor != 0 && !actor->busy && (!actor->pid || actor->dead))
+			start_actor(op->actor);
+		draw_priorities(i);
+		if (op->kind < SIGNAL)
+			lag(i);
 		if (op->kind >= SIGNAL) {
 			disturb(op, &side->records[i]);
 		} else if (op->actor == 0) {
@@ -854,8 +940,6 @@ static void conduct(void)
 		} else if (actor->busy) {
 			side->records[i].outcome = BUSY;
 		} else {
-			if (!actor->pid || actor->dead)
-				start_actor(op->actor);
 			if (!side->blocking)
 				while (to < count && side->ops[to].actor == op->actor && side->ops[to].kind < SIGNAL)
 					to++;
