@@ -17,7 +17,7 @@
  *
  * A list that differs is shrunk: operations are left out as long as it still differs, then what is left is made simpler. In a scene with
  * blocked processes the kernel itself may have a choice: an outcome of ours is a difference only if the kernel does not show it in many runs,
- * in which it is made to choose otherwise (the asking: kernel_shows here, perturb in execute.c).
+ * in which it is made to choose otherwise (the asking: kernel_shows here, order.c).
  *
  * Exit status 0 without a difference, 1 with one, 77 where the kernel gives no IPC namespace of one's own: nothing was compared then.
  */
@@ -251,7 +251,7 @@ static int is_hasty(const struct op *ops, uint32_t count)
 
 /*
  * Whether the kernel has this outcome of a scene as well, in `runs` runs: one in four as it comes, the others perturbed, each in its own way
- * (execute.c). Where processes act at once there are many more orders than where one acts and the others wait: a pair has two, three pairs
+ * (order.c). Where processes act at once there are many more orders than where one acts and the others wait: a pair has two, three pairs
  * have eight, and each is drawn anew; so a scene in haste is asked for longer. Patience costs nothing but time, and that only after an
  * alarm: what the kernel never does it does not do in a thousand runs either.
  */
