@@ -2,6 +2,7 @@
  * checkpoint.c: what must hold with every worker parked, and what with every worker stopped wherever it happened to be.
  */
 #define _GNU_SOURCE
+#include "../state.h"
 #include "torture.h"
 
 #include <errno.h>
@@ -281,19 +282,12 @@ static void check_removal(void)
 	int64_t t0 = now_ns();
 	for (int n = 0; n < workers * threads; n++) {
 		while (!asleep[n] && now_ns() - t0 < PATIENCE_NS) {
-			char path[64], line[256] = "";
+			char path[64];
 			sleep_ns(300000);
 			if (atomic_load(&sh->slot[n].call) == CALL_NONE)
 				continue;
 			snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid_of[n / threads], seen_tid(n));
-			FILE *f = fopen(path, "r");
-			if (f) {
-				if (!fgets(line, sizeof line, f))
-					line[0] = 0;
-				fclose(f);
-			}
-			char *paren = strrchr(line, ')');
-			asleep[n] = paren && strncmp(paren, ") S", 3) == 0;
+			asleep[n] = state_in(path) == 'S';
 		}
 		if (!asleep[n])
 			failure(REMOVED, "worker %d thread %d does not fall asleep in its blocking call", n / threads, n % threads);
