@@ -78,6 +78,16 @@ void meet(int parties);
 
 void *shared(size_t size);
 
+/* As many open files as this process may have. */
+void allow_files(void);
+
+/*
+ * A server, which receives from queue 0, and as many clients as the first number says, which are children 1, 2, ...: `operations` requests
+ * in all, about `n`. The server notes the start on the board, each client its end. Answers what `n` took.
+ */
+double serve_clients(long n, int queues, void (*server)(int), void (*client)(int));
+extern long operations; /* of the run at hand */
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,25 +1,15 @@
 /* pipe.c: pipes as a transport. A text is written and read in one piece; pieces of up to 4096 bytes do not mix. */
 #define _GNU_SOURCE
-#include "bench.h"
+#include "pairs.h"
 #include <fcntl.h>
-#include <stdlib.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
-static int (*ends)[2];
-static int queues;
 static size_t length;
 
 int transport_make(int count, size_t size, int depth, int many)
 {
 	if (many && size > 4096)
 		return -1;
-	struct rlimit files = { 0, 0 };
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-	ends = calloc((size_t)count, sizeof *ends);
-	queues = count;
+	make_ends(count);
 	length = size;
 	for (int i = 0; i < count; i++) {
 		if (pipe2(ends[i], O_CLOEXEC) == -1)
@@ -28,11 +18,6 @@ int transport_make(int count, size_t size, int depth, int many)
 			fcntl(ends[i][1], F_SETPIPE_SZ, (int)size * depth);
 	}
 	return depth;
-}
-
-void transport_join(int queue, int role)
-{
-	(void)queue, (void)role;
 }
 
 void transport_send(int queue, const void *text, size_t size)
@@ -49,15 +34,4 @@ void transport_receive(int queue, void *text, size_t room)
 		must(more > 0, "read");
 		had += (size_t)more;
 	}
-}
-
-void transport_leave(void) {}
-
-void transport_drop(void)
-{
-	for (int i = 0; i < queues; i++) {
-		close(ends[i][0]);
-		close(ends[i][1]);
-	}
-	free(ends);
 }

@@ -16,10 +16,7 @@ int transport_make(int count, size_t size, int depth, int many)
 	(void)many;
 	struct rlimit bytes = { RLIM_INFINITY, RLIM_INFINITY };
 	setrlimit(RLIMIT_MSGQUEUE, &bytes);
-	struct rlimit files = { 0, 0 };
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
+	allow_files();
 	/* Only who has CAP_SYS_RESOURCE may have more than this many. */
 	FILE *limit = fopen("/proc/sys/fs/mqueue/msg_max", "re");
 	int most = 10;

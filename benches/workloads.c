@@ -29,7 +29,7 @@ enum { WARM = 32, ROOM = 16384, LONGEST = 8192, PROCESSES = 64, NOTES = 8, RUNS 
 
 static char text[LONGEST];
 static double milliseconds = 40;
-static long operations; /* of the run at hand */
+long operations;
 
 double now(void)
 {
@@ -58,6 +58,14 @@ void *shared(size_t size)
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	must(memory != MAP_FAILED, "mmap");
 	return memory;
+}
+
+void allow_files(void)
+{
+	struct rlimit files = { 0, 0 };
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 }
 
 /* ---- children ---- */
@@ -360,6 +368,14 @@ static void worker(int number)
 	board->end[number] = now();
 }
 
+static double last_end(int from, int to)
+{
+	double end = 0;
+	for (int i = from; i <= to; i++)
+		end = end > board->end[i] ? end : board->end[i];
+	return end;
+}
+
 static double workers(long n)
 {
 	int side = (int)first_number;
@@ -370,10 +386,7 @@ static double workers(long n)
 		child(worker, i);
 	finish();
 	transport_drop();
-	double end = 0;
-	for (int i = 0; i < side; i++)
-		end = end > board->end[i] ? end : board->end[i];
-	return (end - board->start) * (double)n / (double)operations;
+	return (last_end(0, side - 1) - board->start) * (double)n / (double)operations;
 }
 
 /* A server, and clients that each have a queue for answers; requests say whose they are. */
@@ -407,21 +420,23 @@ static void server(int number)
 	}
 }
 
-static double request_reply(long n)
+double serve_clients(long n, int queues, void (*server)(int), void (*client)(int))
 {
 	int clients = (int)first_number;
 	operations = (n + clients - 1) / clients * clients;
-	if (transport_make(clients + 1, 64, depth(64), 1) == -1)
+	if (transport_make(queues, 64, depth(64), 1) == -1)
 		return -1;
 	child(server, 0);
 	for (int i = 1; i <= clients; i++)
 		child(client, i);
 	finish();
 	transport_drop();
-	double end = 0;
-	for (int i = 1; i <= clients; i++)
-		end = end > board->end[i] ? end : board->end[i];
-	return (end - board->start) * (double)n / (double)operations;
+	return (last_end(1, clients) - board->start) * (double)n / (double)operations;
+}
+
+static double request_reply(long n)
+{
+	return serve_clients(n, (int)first_number + 1, server, client);
 }
 
 /* What waiting costs: a receiver that is sent nothing for two seconds. */

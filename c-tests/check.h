@@ -49,6 +49,8 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 
+#include "state.h"
+
 #ifndef MSG_COPY
 #define MSG_COPY 040000
 #endif
@@ -299,23 +301,6 @@ static inline void nap(long microseconds)
 static inline pid_t thread_id(void)
 {
 	return gettid();
-}
-
-/* The state letter of a process or thread, 0 when there is none. */
-static inline char state_of(pid_t pid)
-{
-	char path[64], text[512];
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
-	char *end = strrchr(text, ')');
-	return end && end[1] == ' ' ? end[2] : 0;
 }
 
 #define wait_state(pid, letter) check_wait_state(__LINE__, pid, letter)

@@ -22,7 +22,7 @@ mkdir -p "$build" "$work/tree"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -pthread"
 # shellcheck disable=SC2086 # the flags are words
 ${CC:-cc} $flags -o "$build/everystep" "$here"/everystep/*.c -ldl &&
-	${CC:-cc} $flags -o "$build/torture" "$here/torture/torture.c" -ldl -lm || exit 1
+	${CC:-cc} $flags -o "$build/torture" "$here"/torture/*.c -ldl -lm || exit 1
 
 # mutant NAME FILE FROM TO PROGRAM ARGUMENT...: FROM is the start of a line's text, which becomes TO.
 mutant() {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# torture.sh: faults and manners. Builds the programs of torture/, hygiene/ and tools/ into build/ and runs them
+# torture.sh: faults and manners. Builds the programs of torture/, everystep/, orphan/, hygiene/ and tools/ into build/ and runs them
 #   - on the kernel's queues, as far as it has any (that tests the programs: they must pass there),
 #   - preloaded with the library, each in a namespace directory of its own.
 # Per-lane totals, then `faults: N passed, N failed, N skipped`. A lane that ran nothing fails. Exit status 0 when nothing failed.
@@ -39,12 +39,12 @@ compile() { # target source...
 		all_failed=$((all_failed + 1))
 	}
 }
-compile torture "$here/torture/torture.c"
+compile torture "$here"/torture/*.c
 for p in $hygiene syscalls; do
 	compile "$p" "$here/hygiene/$p.c"
 done
 compile everystep "$here"/everystep/*.c
-compile orphan "$here/torture/orphan.c"
+compile orphan "$here/orphan/orphan.c"
 compile count_syscalls "$here/tools/count_syscalls.c"
 compile spoil.so -shared -fPIC "$here/tools/spoil.c"
 

@@ -320,7 +320,7 @@ same '1 MiB of /dev/shm, the default directory: full is ENOMEM, and no signal' '
 # --- faults with equal thread ids, at random moments -------------------------------------------------------------------
 
 if [ "$(id -u)" = 0 ]; then
-    cc -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Werror -pthread "$root/c-tests/torture/torture.c" -o "$bin/torture" -ldl -lm
+    cc -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Werror -pthread "$root"/c-tests/torture/*.c -o "$bin/torture" -ldl -lm
     status=0
     USYSV_DIR=$shared USYSV_EXPECT=preload LD_PRELOAD=$bin/libusysv.so \
         timeout -k 5 $((seconds + 60)) "$bin/torture" --containers --seconds "$seconds" >"$work/torture.out" 2>&1 || status=$?

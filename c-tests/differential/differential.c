@@ -16,7 +16,8 @@
  *     --profile calls|blocking    only lists of that kind
  *
  * A list that differs is shrunk: operations are left out as long as it still differs, then what is left is made simpler. In a scene with
- * blocked processes the kernel itself may have a choice: an outcome of ours is a difference only if the kernel does not show it in many runs.
+ * blocked processes the kernel itself may have a choice: an outcome of ours is a difference only if the kernel does not show it in many runs,
+ * in which it is made to choose otherwise (the asking: kernel_shows here, order.c).
  *
  * Exit status 0 without a difference, 1 with one, 77 where the kernel gives no IPC namespace of one's own: nothing was compared then.
  */
@@ -40,6 +41,8 @@
 
 enum { KERNEL, OURS, SERVERS = OURS + LIMITS }; /* the others have other limits */
 enum { KERNEL_RUNS = 150, SHRINK_RUNS = 25, SURE_RUNS = 500, FAILURES_MAX = 3, SHRINK_SECONDS = 60, PATIENCE = 280000 };
+/* In haste: so many times more runs, a few seconds' worth; but no longer than this, however slow the machine. */
+enum { HASTE = 8, ASKING_SECONDS = 60 };
 
 struct server {
 	struct side *side;
@@ -54,7 +57,14 @@ static int itself;
 static uint32_t avoid = AVOID_ALL;
 static int blocking, limits;
 static struct op list[OPS_MAX], best[OPS_MAX], trial[OPS_MAX];
-static struct record seen[OPS_MAX];
+
+/* An outcome of ours that is in question. */
+struct outcome_seen {
+	struct record records[OPS_MAX];
+	uint32_t hung;
+	int32_t end;
+};
+static struct outcome_seen seen, first;
 
 static double now(void)
 {
@@ -223,7 +233,43 @@ static int compare(uint32_t count)
 	return d;
 }
 
-/* Whether these operations come out differently. In a scene: differently from all that the kernel shows in `runs` runs. */
+static void note(struct outcome_seen *o, uint32_t count)
+{
+	struct side *side = ours()->side;
+	memcpy(o->records, side->records, count * sizeof *side->records);
+	o->hung = side->hung;
+	o->end = side->end;
+}
+
+static int is_hasty(const struct op *ops, uint32_t count)
+{
+	for (uint32_t i = 0; i + 1 < count; i++)
+		if (ops[i].hasty)
+			return 1;
+	return 0;
+}
+
+/*
+ * Whether the kernel has this outcome of a scene as well, in `runs` runs: one in four as it comes, the others perturbed, each in its own way
+ * (order.c). Where processes act at once there are many more orders than where one acts and the others wait: a pair has two, three pairs
+ * have eight, and each is drawn anew; so a scene in haste is asked for longer. Patience costs nothing but time, and that only after an
+ * alarm: what the kernel never does it does not do in a thousand runs either.
+ */
+static int kernel_shows(const struct op *ops, uint32_t count, const struct outcome_seen *o, int runs)
+{
+	const struct side *kernel = servers[KERNEL].side;
+	double end = now() + ASKING_SECONDS;
+	if (is_hasty(ops, count))
+		runs *= HASTE;
+	for (int i = 0; i < runs && now() < end; i++) {
+		run_one(&servers[KERNEL], ops, count, i % 4 ? (uint32_t)i : 0);
+		if (difference(kernel->records, o->records, count) < 0 && kernel->hung == o->hung && kernel->end == o->end)
+			return 1;
+	}
+	return 0;
+}
+
+/* Where these operations come out differently, or -1. In a scene: differently from all that the kernel shows in `runs` runs. */
 static int differs(const struct op *ops, uint32_t count, int runs)
 {
 	int d;
@@ -231,13 +277,8 @@ static int differs(const struct op *ops, uint32_t count, int runs)
 	d = compare(count);
 	if (d < 0 || !blocking)
 		return d;
-	memcpy(seen, ours()->side->records, count * sizeof *seen);
-	for (int i = 0; i < runs; i++) {
-		run_one(&servers[KERNEL], ops, count, i % 4 ? (uint32_t)i : 0);
-		if (difference(servers[KERNEL].side->records, seen, count) < 0)
-			return -1;
-	}
-	return d;
+	note(&seen, count);
+	return kernel_shows(ops, count, &seen, runs) ? -1 : d;
 }
 
 /* ---- shrinking ---- */
@@ -278,7 +319,7 @@ static uint32_t shrink(uint32_t count)
 	}
 	/* Simpler values, one at a time. */
 	for (uint32_t i = 0; i < count && now() < end; i++) {
-		for (int what = 0; what < 9; what++) {
+		for (int what = 0; what < 10; what++) {
 			memcpy(trial, best, count * sizeof *trial);
 			struct op *op = &trial[i];
 			switch (what) {
@@ -290,6 +331,7 @@ static uint32_t shrink(uint32_t count)
 			case 5: op->b = op->kind == RECEIVE ? limits_of[LARGE].msgmax : op->kind == SEND ? 1 : op->b; break;
 			case 6: op->b = op->kind == SEND ? 0 : op->b; break;
 			case 7: op->a = op->kind == SEND ? 1 : op->kind == CREDENTIALS ? op->a : 0; break;
+			case 8: op->hasty = 0; break;
 			default: op->slot = op->kind < CREDENTIALS ? 0 : op->slot; break;
 			}
 			if (memcmp(op, &best[i], sizeof *op) && still_differs(trial, count))
@@ -339,6 +381,17 @@ static void report(uint32_t count)
 		printf("  the kernel's side %s, ours %s\n", k->hung ? "hung" : "ended", o->hung ? "hung" : "ended");
 	if (k->end != o->end)
 		printf("  the conductor ended with status 0x%x on the kernel, 0x%x on ours\n", (unsigned)k->end, (unsigned)o->end);
+}
+
+/* Of a difference that may never come again: what was seen of it. */
+static void report_once(uint32_t count, int d, const struct record *kernels)
+{
+	char words[400], a[DETAIL], b[DETAIL];
+	if ((uint32_t)d >= count)
+		return;
+	describe(&list[d], words, sizeof words);
+	printf("  %4d  %s\n        *  kernel: %s, memory %016" PRIx64 "\n", d, words, outcome(kernels, "", a, sizeof a), kernels->memory);
+	printf("        *  ours:   %s, memory %016" PRIx64 "\n", outcome(&first.records[d], "", b, sizeof b), first.records[d].memory);
 }
 
 static void save_list(uint64_t seed, uint32_t count, const char *what)
@@ -470,34 +523,36 @@ int main(int argc, char **argv)
 		ours()->side->avoided = 0;
 		int d = compare(count);
 		if (d >= 0) {
-			struct record first[2] = { { 0 }, { 0 } };
+			struct record kernels = { 0 };
 			if ((uint32_t)d < count)
-				first[0] = servers[KERNEL].side->records[d], first[1] = ours()->side->records[d];
+				kernels = servers[KERNEL].side->records[d];
+			note(&first, count);
 			printf("list 0x%016" PRIx64 " (%s, %u operations): differs at operation %d\n", this, blocking ? "a scene" : "calls", count, d);
 			fflush(stdout);
-			int again = differs(list, count, KERNEL_RUNS);
+			/* In a scene the question is the outcome just seen, which need not come again. */
+			int again = !blocking ? differs(list, count, 0) : kernel_shows(list, count, &first, KERNEL_RUNS) ? -1 : d;
 			if (again < 0 && blocking) {
 				/* The kernel shows it as well: it had a choice. */
 				printf("  the kernel shows that outcome too, in other runs\n");
 				choices++;
 			} else if (again < 0) {
 				printf("FAIL list 0x%016" PRIx64 ": differed once, at operation %d, and not again\n", this, d);
-				if ((uint32_t)d < count) {
-					char words[400], a[DETAIL], b[DETAIL];
-					describe(&list[d], words, sizeof words);
-					printf("  %4d  %s\n        *  kernel: %s, memory %016" PRIx64 "\n", d, words,
-						outcome(&first[0], "", a, sizeof a), first[0].memory);
-					printf("        *  ours:   %s, memory %016" PRIx64 "\n", outcome(&first[1], "", b, sizeof b), first[1].memory);
-				}
+				report_once(count, d, &kernels);
 				failures++;
 			} else {
 				memcpy(best, list, count * sizeof *best);
 				uint32_t shrunk = shrink(count);
-				/* Leaving out also selects for what the kernel shows seldom: be sure. */
-				if (blocking && differs(best, shrunk, SURE_RUNS) < 0) {
+				/* Leaving out also selects for what the kernel shows seldom: be sure, of what is left or else of the whole. */
+				int left = !blocking || differs(best, shrunk, SURE_RUNS) >= 0;
+				if (!left && kernel_shows(list, count, &first, SURE_RUNS)) {
 					printf("  shrunk to %u operations, and the kernel shows that outcome too, but seldom\n", shrunk);
 					choices++;
 				} else {
+					if (!left) {
+						shrunk = count;
+						memcpy(best, list, count * sizeof *best);
+						report_once(count, d, &kernels);
+					}
 					printf("FAIL list 0x%016" PRIx64 ", shrunk to %u operations:\n", this, shrunk);
 					report(shrunk);
 					save_list(this, shrunk, "shrunk by the differential fuzzer");

@@ -2,6 +2,8 @@
  * faults.c: the kernel's queues with one deliberate fault, preloaded. The differential fuzzer must find each, and shrink it to a few calls;
  * otherwise its verdict on the library is worth nothing. The fault is named in FAULT; `names` says what each does.
  *
+ * "late" is none: an order that the kernel is free to choose, though it hardly ever does. It must not be taken for a difference.
+ *
  * A fault depends on the arguments and answers of a call only, never on how many came before: so it stays when calls are left out.
  */
 #define _GNU_SOURCE
@@ -11,6 +13,7 @@
 #include <string.h>
 #include <sys/msg.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MSG_COPY
@@ -18,7 +21,7 @@
 #endif
 
 enum fault {
-	NONE, BELOW, PAST_END, TOO_BIG_TAKEN, COUNT, LAST_EMPTY, NO_EXCEPT, ORDER, EXECUTE, RECEIVED, HIGHEST, REMOVED, RESTART, COPY_TAKES, DENIED, LOST, CRASH,
+	NONE, BELOW, PAST_END, TOO_BIG_TAKEN, COUNT, LAST_EMPTY, NO_EXCEPT, ORDER, EXECUTE, RECEIVED, HIGHEST, REMOVED, RESTART, COPY_TAKES, DENIED, LOST, CRASH, LATE,
 };
 
 static const struct {
@@ -41,6 +44,7 @@ static const struct {
 	{ "denied", DENIED },             /* IPC_RMID of another's queue is EACCES */
 	{ "lost", LOST },                 /* a message of 72 bytes is lost */
 	{ "crash", CRASH },               /* receiving a type of 65536 ends the process */
+	{ "late", LATE },                 /* a message of 4 bytes is sent a moment later */
 };
 
 static enum fault fault(void)
@@ -58,6 +62,16 @@ static enum fault fault(void)
 	return (enum fault)known;
 }
 
+/* Awake: asleep, it would pass for one that waits at a queue. */
+static void dawdle(void)
+{
+	struct timespec begun, now;
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((now.tv_sec - begun.tv_sec) * 1000000000 + now.tv_nsec - begun.tv_nsec < 5000000);
+}
+
 int msgget(key_t key, int flags)
 {
 	return (int)syscall(SYS_msgget, key, flags);
@@ -73,6 +87,8 @@ int msgsnd(int id, const void *message, size_t size, int flags)
 	}
 	if (fault() == LOST && size == 72)
 		return 0;
+	if (fault() == LATE && size == 4)
+		dawdle();
 	int r = (int)syscall(SYS_msgsnd, id, message, size, flags);
 	if (fault() == ORDER && r < 0 && errno == EFAULT && id < 0)
 		errno = EINVAL;

@@ -3,7 +3,7 @@
 # run.sh: the differential fuzzer, bounded, as CI runs it (without end: `make fuzz-differential`).
 #
 # In this order: the kernel against itself must show no difference; each deliberate fault (faults.c) must be found, and shrunk to a few calls;
-# lists that once differed (regressions/) must agree; what is known to differ (known/) must still differ; then random lists for a while.
+# an order that the kernel is free to choose (choices/) must be taken for one, and a fault in the same list still for a fault; lists that once differed (regressions/) must agree; what is known to differ (known/) must still differ; then random lists for a while.
 # Ends with `differential: N passed, N failed, N skipped`.
 #
 # USYSV_LIB                    the library (target/release/libusysv.so)
@@ -63,8 +63,18 @@ step() {
 
 step 'the kernel agrees with itself' --itself --seconds 4
 while read -r fault; do
+	[ "$fault" != late ] || continue
 	step "fault $fault is found" --fault-lib "$build/faults.so" --fault "$fault" --differs --at-most 8 --seed 5 --seconds 20
 done < <(sed -n 's/^\t{ "\([a-z-]*\)",.*/\1/p' "$here/faults.c")
+for list in "$here"/choices/*.ops; do
+	name=$(basename "$list" .ops)
+	step "the kernel's choice: $name" --fault-lib "$build/faults.so" --fault late --replay "$list"
+	if ! grep -q ' 1 choices of the kernel' "$build/log"; then
+		echo "FAIL the kernel's choice: $name: it came out alike, and nothing was asked"
+		failed=$((failed + 1))
+	fi
+	step "no choice of the kernel's: $name" --fault-lib "$build/faults.so" --fault lost --differs --replay "$list"
+done
 for list in "$here"/regressions/*.ops; do
 	step "once differed: $(basename "$list" .ops)" --lib "$lib" --walk-in --replay "$list"
 done

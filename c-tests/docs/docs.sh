@@ -15,22 +15,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-passed=0
-failed=0
-skipped=0
-
-ok() {
-    passed=$((passed + 1))
-    echo "ok $1"
-}
-bad() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-}
-skip() {
-    skipped=$((skipped + 1))
-    echo "skipped: $1"
-}
+# shellcheck source=c-tests/count.sh
+. c-tests/count.sh
 
 # A /dev/shm that nobody else uses: the documents use the default directory.
 if [ -z "${USYSV_DOCS_INSIDE:-}" ]; then
@@ -132,8 +118,7 @@ for page in "${pages[@]}"; do
     try_page "$page"
 done
 if [ $# -gt 0 ]; then
-    echo "docs: $passed passed, $failed failed, $skipped skipped"
-    [ "$failed" = 0 ]
+    totals docs
     exit
 fi
 
@@ -202,5 +187,4 @@ for picture in docs/*.svg; do
     fi
 done
 
-echo "docs: $passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ]
+totals docs

@@ -2,6 +2,7 @@
  * step.c: runs the victim instruction by instruction.
  */
 #define _GNU_SOURCE
+#include "../state.h"
 #include "everystep.h"
 
 #include <sched.h>
@@ -14,16 +15,7 @@
 
 bool asleep(pid_t pid)
 {
-	char path[64], line[256] = "";
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	FILE *f = fopen(path, "r");
-	if (f) {
-		if (!fgets(line, sizeof line, f))
-			line[0] = 0;
-		fclose(f);
-	}
-	char *p = strrchr(line, ')');
-	return p && strncmp(p, ") S", 3) == 0;
+	return state_of(pid) == 'S';
 }
 
 static pid_t corpse;

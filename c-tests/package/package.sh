@@ -15,22 +15,9 @@ queues=$(mktemp -d /dev/shm/usysv-package.XXXXXX 2>/dev/null || mktemp -d "${TMP
 trap 'rm -rf "$work" "$queues"' EXIT
 trap 'exit 130' INT TERM
 export USYSV_DIR=$queues
-passed=0
-failed=0
-skipped=0
+# shellcheck source=c-tests/count.sh
+. c-tests/count.sh
 
-ok() {
-    passed=$((passed + 1))
-    echo "ok $1"
-}
-bad() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-}
-skip() {
-    skipped=$((skipped + 1))
-    echo "skipped: $1"
-}
 # try WHAT COMMAND...: counts, and shows what the command said if it failed.
 try() {
     local what=$1
@@ -245,5 +232,4 @@ deb() {
 }
 deb
 
-echo "package: $passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ]
+totals package

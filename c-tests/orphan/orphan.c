@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "../hygiene/hygiene.h"
+#include "../state.h"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -53,20 +54,6 @@ static _Noreturn void receiver(void)
 	_exit(0);
 }
 
-static bool asleep(pid_t pid)
-{
-	char path[64], line[256] = "";
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	FILE *f = fopen(path, "r");
-	if (f) {
-		if (!fgets(line, sizeof line, f))
-			line[0] = 0;
-		fclose(f);
-	}
-	char *p = strrchr(line, ')');
-	return p && strncmp(p, ") S", 3) == 0;
-}
-
 static bool send(long type, int number, size_t length)
 {
 	m.mtype = type;
@@ -90,7 +77,7 @@ static const char *round_of(bool by_kill, size_t length, bool take_one, bool by_
 	pid_t pid = fork();
 	if (pid == 0)
 		receiver();
-	for (int i = 0; i < 1000 && !asleep(pid); i++)
+	for (int i = 0; i < 1000 && state_of(pid) != 'S'; i++)
 		usleep(1000);
 	usleep(2000);
 	/* From here on the receiver does not run. */
