@@ -18,11 +18,7 @@
 extern char **environ;
 
 static int *ids, queues;
-/*
- * At the start of a page, and not where the linker happens to put it: some processors' string copy, which glibc's memcpy uses for long texts,
- * takes eight times as long for a few distances between the two places, modulo a page.
- */
-static _Alignas(4096) struct {
+static struct {
 	long type;
 	char text[8192];
 } message = { .type = 1, .text = "" };
