@@ -93,6 +93,8 @@ static long wrong_calls[CALLS], trials[CALLS], longest_steps[CALLS];
 static char first_wrong[CALLS][240];
 static unsigned long total_trials;
 static char doing[120];
+static struct path paths[CALLS][2], handler_paths[CALLS]; /* cold and warm */
+static unsigned long astray; /* trials made again because the victim did not come by where it was expected */
 static int released; /* how often a call that waits was given what it waits for */
 
 int64_t now_ns(void)
@@ -432,8 +434,44 @@ static void removed_trial(const struct call *c, long files)
 	work(false, false);
 }
 
-/* One trial: the call, the fault, after k instructions. Returns false when the call was over before. */
-static bool trial(int call, enum fault fault, long k, bool warm)
+/* How the victim gets to its instruction: along the path that was written down, by steps, or by steps that are written down. */
+enum way { BY_PATH, BY_STEPS, SURVEY };
+
+/* Lets a victim make `most` instructions more in its handler. Returns at the handler's end, too. */
+static void step_in_handler(long most, struct path *p, bool waits, bool *slept)
+{
+	while (most-- > 0 && !atomic_load(&sh->nested) && victim_pid > 0 && !atomic_load(&sh->over) && (waits ? step_or_sleep(slept) : step(0))) {
+		if (p)
+			note_place(p);
+		if (*slept && asleep(victim_pid)) {
+			interrupt(SIGUSR2);
+			break;
+		}
+	}
+}
+
+/* Somewhere into the handler. A path leads only near to that place, and not always: a handler that goes another way, because of what it
+ * interrupted, is to be met on that way too. */
+static void go_into_handler(int call, bool waits, bool *slept)
+{
+	struct path *p = &handler_paths[call];
+	long more = random_below(random_below(4) ? 400 : 4000), rest = random_below(40);
+	bool by_steps = random_below(32) == 0;
+	if (!p->surveyed) {
+		note_place(p);
+		step_in_handler(FAR, p, waits, slept);
+		survey(p);
+	} else if (by_steps || more <= rest) {
+		step_in_handler(more, NULL, waits, slept);
+	} else {
+		long made = reach(p, more - rest, &sh->nested, waits, slept);
+		step_in_handler(made < 0 ? rest : more - made, NULL, waits, slept);
+	}
+}
+
+/* One trial: the call, the fault, after k instructions. Returns false when the call was over before, and sets `lost` when the victim
+ * is not where it should be. */
+static bool attempt(int call, enum fault fault, long k, bool warm, enum way way, bool *lost)
 {
 	const struct call *c = &calls[call];
 	uint32_t tokens[MOST];
@@ -473,13 +511,25 @@ static bool trial(int call, enum fault fault, long k, bool warm)
 		wrong("the victim does not start: status %#x", (unsigned)status);
 		victim_pid = 0;
 	}
-	while (victim_pid > 0 && !atomic_load(&sh->begun) && step(0))
-		;
+	struct path *path = &paths[call][warm];
 	long steps = 0;
 	bool slept = false;
-	while (victim_pid > 0 && steps < k && !slept && !atomic_load(&sh->over) && (waits ? step_or_sleep(&slept) : step(0)))
+	if (victim_pid > 0 && run_until(&sh->begun)) {
+		if (way == SURVEY)
+			note_place(path);
+		else if (way == BY_PATH)
+			steps = reach(path, k, &sh->over, waits, &slept);
+	}
+	if (steps < 0) {
+		*lost = true;
+		snprintf(doing, sizeof doing, "%s, %s near instruction %ld%s", c->name, fault_name[fault], k, warm ? "" : ", first use");
+	}
+	while (victim_pid > 0 && !*lost && steps < k && !slept && !atomic_load(&sh->over) && (waits ? step_or_sleep(&slept) : step(0))) {
 		if (++steps % 4096 == 0)
 			last_beat = now_ns();
+		if (way == SURVEY && !slept && !atomic_load(&sh->over))
+			note_place(path);
+	}
 	last_beat = now_ns();
 	bool inside = victim_pid > 0 && !atomic_load(&sh->over);
 	if ((!inside || slept) && steps > longest_steps[call])
@@ -497,15 +547,8 @@ static bool trial(int call, enum fault fault, long k, bool warm)
 	case REMOVAL: finish_victim(inside ? first : 0, fault == REMOVAL ? NULL : release); break;
 	case NESTKILL:
 	case NESTJUMP:
-		if (inside && step(SIGUSR1)) {
-			long more = random_below(random_below(4) ? 400 : 4000);
-			while (more-- > 0 && atomic_load(&sh->nested) < 2 && victim_pid > 0 && !atomic_load(&sh->over) &&
-			       (waits ? step_or_sleep(&slept) : step(0)))
-				if (waits && slept && asleep(victim_pid)) {
-					interrupt(SIGUSR2);
-					break;
-				}
-		}
+		if (inside && step(SIGUSR1))
+			go_into_handler(call, waits, &slept);
 		if (fault == NESTKILL)
 			kill_victim();
 		else
@@ -558,6 +601,33 @@ static bool trial(int call, enum fault fault, long k, bool warm)
 	trials[call]++;
 	total_trials++;
 	return inside && !slept;
+}
+
+/* Writes down the path of a call, in a trial that ends after it. */
+static void find_path(int call, bool warm)
+{
+	struct path *p = &paths[call][warm];
+	bool lost = false;
+	p->n = p->lost = 0;
+	p->fixed = true;
+	attempt(call, KILL, FAR, warm, SURVEY, &lost);
+	survey(p);
+}
+
+/* The trial of one instruction. One that went astray counts, but not as that: it is made again by steps alone. */
+static bool trial(int call, enum fault fault, long k, bool warm)
+{
+	struct path *p = &paths[call][warm];
+	bool lost = false;
+	if (p->lost >= 8)
+		find_path(call, warm);
+	bool inside = attempt(call, fault, k, warm, BY_PATH, &lost);
+	if (!lost)
+		return inside;
+	astray++;
+	p->lost++;
+	lost = false;
+	return attempt(call, fault, k, warm, BY_STEPS, &lost);
 }
 
 int main(int argc, char **argv)
@@ -626,15 +696,15 @@ int main(int argc, char **argv)
 					continue;
 				if (trace)
 					printf("%s %s\n", calls[c].name, fault_name[f]);
+				find_path(c, !cold);
 				for (long k = from; trial(c, (enum fault)f, k, !cold); k += stride)
 					;
 			}
 	} else {
-		/* How long each call is, by a trial that ends after it. */
 		for (int c = 0; c < CALLS; c++)
 			if (wanted_call[c]) {
-				trial(c, KILL, FAR, false);
-				trial(c, KILL, FAR, true);
+				find_path(c, false);
+				find_path(c, true);
 			}
 		int64_t end = now_ns() + (int64_t)(seconds * 1e9);
 		while (now_ns() < end) {
@@ -668,8 +738,8 @@ int main(int argc, char **argv)
 			passed++;
 		}
 	}
-	printf("note: %lu trials; longest answer %lld us, longest wake-up after a fault %lld us\n", total_trials, (long long)(longest_answer / 1000),
-	       (long long)(longest_wake / 1000));
+	printf("note: %lu trials, %lu of them astray; longest answer %lld us, longest wake-up after a fault %lld us\n", total_trials, astray,
+	       (long long)(longest_answer / 1000), (long long)(longest_wake / 1000));
 	printf("everystep: %d passed, %d failed, %d skipped\n", passed, failed, skipped);
 	return failed != 0;
 }

@@ -1,14 +1,23 @@
 /*
- * step.c: runs the victim instruction by instruction.
+ * step.c: runs the victim instruction by instruction, or straight to one of them.
+ *
+ * A step costs two changes of process, so a trial that steps all the way to its instruction is a thousand times that. Where the
+ * processor has breakpoints (x86-64), a call is stepped through once and its path written down: an address for each instruction. A
+ * later victim runs to an instruction by way of a few breakpoints, and steps only where the path repeats itself. That it got there
+ * is not taken for granted: a call whose path is another one this time ends (the end is a breakpoint too), falls asleep, or comes by
+ * with another stack. Such a trial is made, and then made once more, by steps alone.
  */
 #define _GNU_SOURCE
 #include "everystep.h"
 
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,14 +54,11 @@ bool step(int sig)
 	return ptrace(PTRACE_SINGLESTEP, victim_pid, NULL, (long)sig) == 0 && await(&status);
 }
 
-/* The same for a call that may sleep: then it is left asleep, running, and `slept` is set. */
-bool step_or_sleep(bool *slept)
+/* Waits for a victim that may fall asleep instead of stopping: then it is left asleep, running, and `slept` is set. */
+static bool await_or_sleep(bool *slept, int *status)
 {
-	int status;
-	if (ptrace(PTRACE_SINGLESTEP, victim_pid, NULL, NULL) != 0)
-		return false;
 	for (int turns = 1;; turns++) {
-		pid_t there = waitpid(victim_pid, &status, WNOHANG);
+		pid_t there = waitpid(victim_pid, status, WNOHANG);
 		if (there == 0) {
 			if (turns % 64 == 0) {
 				if (asleep(victim_pid)) {
@@ -65,13 +71,193 @@ bool step_or_sleep(bool *slept)
 			}
 			continue;
 		}
-		if (there != victim_pid || WIFEXITED(status) || WIFSIGNALED(status)) {
+		if (there != victim_pid || WIFEXITED(*status) || WIFSIGNALED(*status)) {
 			victim_pid = 0;
 			return false;
 		}
 		return true;
 	}
 }
+
+/* One instruction of a call that may sleep. */
+bool step_or_sleep(bool *slept)
+{
+	int status;
+	return ptrace(PTRACE_SINGLESTEP, victim_pid, NULL, NULL) == 0 && await_or_sleep(slept, &status);
+}
+
+/* ---- straight to an instruction ------------------------------------------------------------------------------------ */
+
+#if defined(__x86_64__)
+
+enum { TARGET = 0, END = 1 };        /* the breakpoints: where to go, and what ends it */
+enum { EXECUTE = 0, WRITE_WORD = 13 }; /* their kinds, as in DR7: condition and length */
+
+static bool useless; /* breakpoints are refused here */
+
+static bool set_register(int which, uintptr_t value)
+{
+	return ptrace(PTRACE_POKEUSER, victim_pid, offsetof(struct user, u_debugreg) + sizeof(long) * (size_t)which, value) == 0;
+}
+
+/* Sets the breakpoints: TARGET on execution of `to` (unless 0), END on a store to `end`. Nothing is left of them when both are 0. */
+static bool set_breakpoints(uintptr_t to, const atomic_int *end)
+{
+	uintptr_t control = (to ? 1UL << (TARGET * 2) | (uintptr_t)EXECUTE << (16 + TARGET * 4) : 0) |
+			    (end ? 1UL << (END * 2) | (uintptr_t)WRITE_WORD << (16 + END * 4) : 0);
+	return (!to || set_register(TARGET, to)) && (!end || set_register(END, (uintptr_t)end)) && set_register(7, control);
+}
+
+static uintptr_t where(size_t member)
+{
+	return (uintptr_t)ptrace(PTRACE_PEEKUSER, victim_pid, member, NULL);
+}
+
+static uintptr_t instruction(void)
+{
+	return where(offsetof(struct user_regs_struct, rip));
+}
+
+static uintptr_t stack(void)
+{
+	return where(offsetof(struct user_regs_struct, rsp));
+}
+
+bool run_until(const atomic_int *word)
+{
+	if (!useless) {
+		useless = !set_breakpoints(0, word);
+		if (!useless) {
+			int status;
+			bool there = ptrace(PTRACE_CONT, victim_pid, NULL, NULL) == 0 && await(&status) && set_breakpoints(0, NULL);
+			if (!there || atomic_load(word))
+				return there;
+		}
+	}
+	while (!atomic_load(word))
+		if (!step(0))
+			return false;
+	return true;
+}
+
+void note_place(struct path *p)
+{
+	if (useless)
+		return;
+	if (p->n == p->room) {
+		p->room = p->room ? p->room * 2 : 4096;
+		p->at = realloc(p->at, sizeof *p->at * (size_t)p->room);
+		if (!p->at)
+			abort();
+	}
+	p->at[p->n++] = (struct place){ .instruction = instruction(), .stack = stack() };
+}
+
+static int by_instruction(const void *a, const void *b)
+{
+	const struct place *x = *(const struct place *const *)a, *y = *(const struct place *const *)b;
+	if (x->instruction != y->instruction)
+		return x->instruction < y->instruction ? -1 : 1;
+	return x < y ? -1 : x > y;
+}
+
+/* For each place the cheapest way there: by a step from the place before it, or by a breakpoint, set at any place since the last time
+ * that its instruction was met. The instruction that a victim stands on when it goes on counts as met, unless a breakpoint stopped it
+ * there: that breakpoint lets it pass. */
+void survey(struct path *p)
+{
+	const struct place **sorted = malloc(sizeof *sorted * (size_t)(p->n + 1));
+	if (!sorted)
+		abort();
+	for (long i = 0; i < p->n; i++)
+		sorted[i] = &p->at[i];
+	qsort(sorted, (size_t)p->n, sizeof *sorted, by_instruction);
+	for (long i = 0; i < p->n; i++) {
+		bool again = i > 0 && sorted[i]->instruction == sorted[i - 1]->instruction;
+		p->at[sorted[i] - p->at].from = again ? sorted[i - 1] - p->at : -1;
+	}
+	free(sorted);
+	for (long i = 0; i < p->n; i++) {
+		struct place *here = &p->at[i];
+		long last = here->from;
+		here->cost = i ? p->at[i - 1].cost + 1 : 0;
+		here->from = i - 1;
+		here->step = true;
+		long first = last < 0 ? 0 : p->at[last].step ? last + 1 : last;
+		for (long from = first; from < i; from++)
+			if (p->at[from].cost + 1 < here->cost || (here->step && p->at[from].cost + 1 == here->cost)) {
+				here->cost = p->at[from].cost + 1;
+				here->from = from;
+				here->step = false;
+				if (here->cost <= 1)
+					break;
+			}
+	}
+	p->surveyed = true;
+}
+
+/* From place 0 of a path to another, or to what is nearest on the path when it is not that long. Returns the instructions executed if
+ * all went as the path says, or -1 with the victim stopped somewhere else, ended, or asleep. */
+long reach(const struct path *p, long k, const atomic_int *end, bool waits, bool *slept)
+{
+	if (useless || !p->surveyed || p->n == 0)
+		return 0;
+	if (k > p->n - 1)
+		k = p->n - 1;
+	static long way[1 << 20];
+	long stops = 0;
+	for (long i = k; i > 0; i = p->at[i].from) {
+		if (stops == sizeof way / sizeof *way)
+			return 0;
+		way[stops++] = i;
+	}
+	bool set = false, right = true;
+	uintptr_t base = p->fixed ? stack() : 0;
+	while (right && stops-- > 0) {
+		const struct place *next = &p->at[way[stops]];
+		int status;
+		if (next->step) {
+			right = waits ? step_or_sleep(slept) : step(0);
+		} else {
+			set = true;
+			right = set_breakpoints(next->instruction, end) && ptrace(PTRACE_CONT, victim_pid, NULL, NULL) == 0 && (waits ? await_or_sleep(slept, &status) : await(&status));
+		}
+		right = right && !*slept && !atomic_load(end) && instruction() == next->instruction;
+	}
+	if (right && p->fixed && base - stack() != p->at[0].stack - p->at[k].stack)
+		right = false;
+	if (set && victim_pid > 0 && !*slept)
+		set_breakpoints(0, NULL);
+	return right ? k : -1;
+}
+
+#else
+
+bool run_until(const atomic_int *word)
+{
+	while (!atomic_load(word))
+		if (!step(0))
+			return false;
+	return true;
+}
+
+void note_place(struct path *p)
+{
+	(void)p;
+}
+
+void survey(struct path *p)
+{
+	(void)p;
+}
+
+long reach(const struct path *p, long k, const atomic_int *end, bool waits, bool *slept)
+{
+	(void)p, (void)k, (void)end, (void)waits, (void)slept;
+	return 0;
+}
+
+#endif
 
 /* Stops a victim that sleeps, by a signal that it has not got yet. */
 void interrupt(int sig)

@@ -74,9 +74,8 @@ static void nested_handler(int sig)
 {
 	(void)sig;
 	int saved = errno;
-	atomic_store(&sh->nested, 1);
 	use_nested();
-	atomic_store(&sh->nested, 2);
+	atomic_store(&sh->nested, 1);
 	errno = saved;
 }
 
@@ -84,7 +83,6 @@ static void fork_handler(int sig)
 {
 	(void)sig;
 	int saved = errno;
-	atomic_store(&sh->nested, 1);
 	child = fork();
 	am_child = child == 0;
 	if (am_child) {
