@@ -102,10 +102,10 @@ _Noreturn void sleeper(const struct call *c);
 /* A call's path: where it is after each instruction. `surveyed`: the way to each is known; `fixed`: it has the same
  * distance on the stack from its beginning each time. */
 struct place {
-	uintptr_t instruction, stack;
-	long from; /* the place before it on the cheapest way, */
-	long cost; /* the number of stops on that way, */
-	bool step; /* and whether the last of them is a step, not a breakpoint */
+	uintptr_t instruction, stack, count; /* count: RCX, by which a repeated instruction counts down */
+	long from;                           /* the place before it on the cheapest way, */
+	long cost;                           /* the number of stops on that way, */
+	enum { STEP, BREAKPOINT, SHARE } by; /* and how to get from there to here */
 };
 
 struct path {

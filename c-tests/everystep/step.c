@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,14 +114,25 @@ static uintptr_t where(size_t member)
 	return (uintptr_t)ptrace(PTRACE_PEEKUSER, victim_pid, member, NULL);
 }
 
+enum {
+	COUNT = offsetof(struct user_regs_struct, rcx),
+	STACK = offsetof(struct user_regs_struct, rsp),
+	INSTRUCTION = offsetof(struct user_regs_struct, rip)
+};
+
+static bool put(size_t member, uintptr_t value)
+{
+	return ptrace(PTRACE_POKEUSER, victim_pid, member, value) == 0;
+}
+
 static uintptr_t instruction(void)
 {
-	return where(offsetof(struct user_regs_struct, rip));
+	return where(INSTRUCTION);
 }
 
 static uintptr_t stack(void)
 {
-	return where(offsetof(struct user_regs_struct, rsp));
+	return where(STACK);
 }
 
 bool run_until(const atomic_int *word)
@@ -150,7 +162,7 @@ void note_place(struct path *p)
 		if (!p->at)
 			abort();
 	}
-	p->at[p->n++] = (struct place){ .instruction = instruction(), .stack = stack() };
+	p->at[p->n++] = (struct place){ .instruction = instruction(), .stack = stack(), .count = where(COUNT) };
 }
 
 static int by_instruction(const void *a, const void *b)
@@ -163,7 +175,8 @@ static int by_instruction(const void *a, const void *b)
 
 /* For each place the cheapest way there: by a step from the place before it, or by a breakpoint, set at any place since the last time
  * that its instruction was met. The instruction that a victim stands on when it goes on counts as met, unless a breakpoint stopped it
- * there: that breakpoint lets it pass. */
+ * there: that breakpoint lets it pass. And a repeated instruction (`rep movsb`) is many places; into the middle of it there is one more
+ * way, below. */
 void survey(struct path *p)
 {
 	const struct place **sorted = malloc(sizeof *sorted * (size_t)(p->n + 1));
@@ -177,18 +190,26 @@ void survey(struct path *p)
 		p->at[sorted[i] - p->at].from = again ? sorted[i - 1] - p->at : -1;
 	}
 	free(sorted);
+	long repeated = 0; /* where the run of equal instructions begins that the place before belongs to */
 	for (long i = 0; i < p->n; i++) {
 		struct place *here = &p->at[i];
+		if (i && here->instruction == here[-1].instruction && here->count == here[-1].count - 1) {
+			here->from = repeated;
+			here->cost = p->at[repeated].cost + 2;
+			here->by = SHARE;
+			continue;
+		}
+		repeated = i;
 		long last = here->from;
 		here->cost = i ? p->at[i - 1].cost + 1 : 0;
 		here->from = i - 1;
-		here->step = true;
-		long first = last < 0 ? 0 : p->at[last].step ? last + 1 : last;
+		here->by = STEP;
+		long first = last < 0 ? 0 : p->at[last].by == BREAKPOINT ? last : last + 1;
 		for (long from = first; from < i; from++)
-			if (p->at[from].cost + 1 < here->cost || (here->step && p->at[from].cost + 1 == here->cost)) {
+			if (p->at[from].cost + 1 < here->cost || (here->by == STEP && p->at[from].cost + 1 == here->cost)) {
 				here->cost = p->at[from].cost + 1;
 				here->from = from;
-				here->step = false;
+				here->by = BREAKPOINT;
 				if (here->cost <= 1)
 					break;
 			}
@@ -196,37 +217,55 @@ void survey(struct path *p)
 	p->surveyed = true;
 }
 
-/* From place 0 of a path to another, or to what is nearest on the path when it is not that long. Returns the instructions executed if
- * all went as the path says, or -1 with the victim stopped somewhere else, ended, or asleep. */
+static bool run_to(uintptr_t to, const atomic_int *end, bool waits, bool *slept)
+{
+	int status;
+	return set_breakpoints(to, end) && ptrace(PTRACE_CONT, victim_pid, NULL, NULL) == 0 &&
+	       (waits ? await_or_sleep(slept, &status) : await(&status)) && !*slept && !atomic_load(end) && instruction() == to;
+}
+
+/* Into the middle of a repeated instruction: it is given its share of the count and runs to the instruction after it, then it is
+ * given the rest and is the next one again. That leaves all registers as a step would. */
+static bool run_share(const struct path *p, long from, long k, const atomic_int *end, bool waits, bool *slept)
+{
+	const struct place *start = &p->at[from];
+	long after = k;
+	while (after < p->n && p->at[after].instruction == start->instruction)
+		after++;
+	return after < p->n && where(COUNT) == start->count && put(COUNT, (uintptr_t)(k - from)) &&
+	       run_to(p->at[after].instruction, end, waits, slept) && where(COUNT) == 0 && put(COUNT, start->count - (uintptr_t)(k - from)) &&
+	       put(INSTRUCTION, start->instruction);
+}
+
+/* From place 0 of a path to another, or to its last when it is not that long. Returns the instructions made if all went as the path
+ * says, or -1 with the victim stopped somewhere else, ended, or asleep. */
 long reach(const struct path *p, long k, const atomic_int *end, bool waits, bool *slept)
 {
+	static long way[1 << 16];
 	if (useless || !p->surveyed || p->n == 0)
 		return 0;
 	if (k > p->n - 1)
 		k = p->n - 1;
-	static long way[1 << 20];
+	if (p->at[k].cost > (long)(sizeof way / sizeof *way))
+		return 0;
 	long stops = 0;
-	for (long i = k; i > 0; i = p->at[i].from) {
-		if (stops == sizeof way / sizeof *way)
-			return 0;
+	for (long i = k; i > 0; i = p->at[i].from)
 		way[stops++] = i;
-	}
-	bool set = false, right = true;
+	bool right = true;
 	uintptr_t base = p->fixed ? stack() : 0;
 	while (right && stops-- > 0) {
-		const struct place *next = &p->at[way[stops]];
-		int status;
-		if (next->step) {
-			right = waits ? step_or_sleep(slept) : step(0);
-		} else {
-			set = true;
-			right = set_breakpoints(next->instruction, end) && ptrace(PTRACE_CONT, victim_pid, NULL, NULL) == 0 && (waits ? await_or_sleep(slept, &status) : await(&status));
-		}
-		right = right && !*slept && !atomic_load(end) && instruction() == next->instruction;
+		long i = way[stops];
+		const struct place *next = &p->at[i];
+		if (next->by == BREAKPOINT)
+			right = run_to(next->instruction, end, waits, slept);
+		else if (next->by == SHARE)
+			right = run_share(p, next->from, i, end, waits, slept);
+		else
+			right = (waits ? step_or_sleep(slept) : step(0)) && !*slept && !atomic_load(end) && instruction() == next->instruction;
 	}
 	if (right && p->fixed && base - stack() != p->at[0].stack - p->at[k].stack)
 		right = false;
-	if (set && victim_pid > 0 && !*slept)
+	if (victim_pid > 0 && !*slept)
 		set_breakpoints(0, NULL);
 	return right ? k : -1;
 }
@@ -314,9 +353,10 @@ void finish_victim(int sig, void (*release)(void))
 		if (ptrace(PTRACE_CONT, victim_pid, NULL, (long)sig) != 0)
 			break;
 		pid_t there;
+		int patience = random_below(16) ? 5 : 50;
 		for (int turns = 1; (there = waitpid(victim_pid, &status, release ? WNOHANG : 0)) == 0; turns++) {
-			usleep(200);
-			if (turns % 25 == 0)
+			usleep(100);
+			if (turns % patience == 0)
 				release();
 		}
 		if (there < 0)
