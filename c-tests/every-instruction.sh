@@ -27,14 +27,14 @@ cat >"$work/one" <<'ONE'
 #!/bin/sh
 set -u
 temper=${1%:*} call=${1#*:}
-set -- --all --only "$call"
+set -- --all --progress --only "$call"
 [ -z "$FAULT" ] || set -- "$@" --fault "$FAULT"
 case $temper in
 cold) set -- "$@" --cold --stride $((STRIDE * 5)) ;;
 *) set -- "$@" --stride "$STRIDE" ;;
 esac
 mkdir "$WORK/$temper-$call"
-USYSV_DIR=$WORK/$temper-$call USYSV_EXPECT=preload LD_PRELOAD=$LIBRARY "$BUILD/everystep" "$@" >"$WORK/$temper-$call.out" 2>&1
+USYSV_DIR=$WORK/$temper-$call USYSV_EXPECT=preload LD_PRELOAD=$LIBRARY "$BUILD/everystep" "$@" >"$WORK/$temper-$call.out"
 status=$?
 line=$(grep -E "^(ok|FAIL|skipped) " "$WORK/$temper-$call.out" | head -n 1)
 echo "$temper ${line:-FAIL $call: status $status}"

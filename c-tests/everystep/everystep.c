@@ -618,19 +618,25 @@ static void find_path(int call, bool warm)
 	survey(p);
 }
 
-/* The trial of one instruction. One that went astray counts, but not as that: it is made again by steps alone. */
+/* The trial of one instruction. One that went astray counts, but not as that: it is made again. A call has a few paths, by what is left
+ * of the trials before; mostly the next victim goes the usual one, but the others have instructions of their own, so one in four that
+ * went astray is made by steps at once, and any that does so three times. */
 static bool trial(int call, enum fault fault, long k, bool warm)
 {
 	struct path *p = &paths[call][warm];
 	bool lost = false;
-	if (p->lost >= 8)
-		find_path(call, warm);
-	bool inside = attempt(call, fault, k, warm, BY_PATH, &lost);
-	if (!lost)
-		return inside;
-	astray++;
+	for (int tries = 0; tries < 3; tries++) {
+		if (p->lost >= 8)
+			find_path(call, warm);
+		bool inside = attempt(call, fault, k, warm, BY_PATH, &lost);
+		if (!lost)
+			return inside;
+		lost = false;
+		astray++;
+		if (random_below(4) == 0)
+			break;
+	}
 	p->lost++;
-	lost = false;
 	return attempt(call, fault, k, warm, BY_STEPS, &lost);
 }
 
