@@ -298,14 +298,17 @@ long reach(const struct path *p, long k, const atomic_int *end, bool waits, bool
 
 #endif
 
-/* Stops a victim that sleeps, by a signal that it has not got yet. */
+/* Stops a victim that sleeps, by a signal that it has not got yet. Its sleep may have ended just before, and the step with it: then
+ * the signal is pending, and would be there twice when the victim is given it once more. */
 void interrupt(int sig)
 {
 	int status;
-	if (victim_pid > 0) {
-		kill(victim_pid, sig);
-		await(&status);
-	}
+	if (victim_pid <= 0)
+		return;
+	kill(victim_pid, sig);
+	while (await(&status) && WSTOPSIG(status) != sig)
+		if (ptrace(PTRACE_CONT, victim_pid, NULL, NULL) != 0)
+			break;
 }
 
 static void end(pid_t *pid)
