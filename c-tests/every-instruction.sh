@@ -8,6 +8,7 @@
 # CALLS      calls to try (default: all)
 # FAULT      the only fault to try (default: all)
 # JOBS       how many calls at a time (default 2)
+# What is done, and how fast, goes to stderr: a line for each call and fault. CALLS and FAULT split the matrix.
 set -u
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1

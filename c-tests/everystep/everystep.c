@@ -24,6 +24,8 @@
  *        everystep --all [--cold] [--stride N] [--from K] [--only CALL] [--fault FAULT] [--progress] [--trace]
  * Without --all calls, faults and instructions are drawn at random until the time is over; with it every N-th
  * instruction of each call is tried with each fault, the call being a first one in its process with --cold.
+ * A trial's instruction is reached by breakpoints where the processor has them (step.c). --progress tells, on stderr, how fast that
+ * goes; --only, --fault and --from split the matrix.
  * On the kernel's queues a call has few instructions of its own; there the program tests itself.
  * On aarch64 without LSE atomics single-stepping never gets through an exclusive load and store: do not use it there.
  */
@@ -605,13 +607,13 @@ static bool attempt(int call, enum fault fault, long k, bool warm, enum way way,
 }
 
 /* Writes down the path of a call, in a trial that ends after it. The very first goes another way: the queue and the library's memory of
- * it are new. So that one is not written down. */
+ * it are new. So that one is not written down, and need not be stepped through. */
 static void find_path(int call, bool warm)
 {
 	struct path *p = &paths[call][warm];
 	bool lost = false;
 	if (!p->surveyed)
-		attempt(call, KILL, FAR, warm, BY_PATH, &lost);
+		attempt(call, NEST, 0, warm, BY_STEPS, &lost);
 	p->n = p->lost = 0;
 	p->fixed = true;
 	attempt(call, KILL, FAR, warm, SURVEY, &lost);
@@ -668,7 +670,9 @@ int main(int argc, char **argv)
 		case 'f': only_fault = optarg; break;
 		case 't': trace = true; break;
 		case 'p': progress = true; break;
-		default: fprintf(stderr, "usage: %s [--seconds N] [--seed N] [--all [--cold] [--stride N] [--from K]] [--only CALL] [--fault FAULT] [--progress] [--trace]\n", argv[0]); return 2;
+		default:
+			fprintf(stderr, "usage: %s [--seconds N] [--seed N] [--all [--cold] [--stride N] [--from K]] [--only CALL] [--fault FAULT] [--progress] [--trace]\n", argv[0]);
+			return 2;
 		}
 	}
 	Dl_info where = { 0 };
