@@ -8,6 +8,7 @@
 # CALLS      calls to try (default: all)
 # FAULT      the only fault to try (default: all)
 # JOBS       how many calls at a time (default 2)
+# What is done, and how fast, goes to stderr: a line for each call and fault. CALLS and FAULT split the matrix.
 set -u
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
@@ -27,14 +28,14 @@ cat >"$work/one" <<'ONE'
 #!/bin/sh
 set -u
 temper=${1%:*} call=${1#*:}
-set -- --all --only "$call"
+set -- --all --progress --only "$call"
 [ -z "$FAULT" ] || set -- "$@" --fault "$FAULT"
 case $temper in
 cold) set -- "$@" --cold --stride $((STRIDE * 5)) ;;
 *) set -- "$@" --stride "$STRIDE" ;;
 esac
 mkdir "$WORK/$temper-$call"
-USYSV_DIR=$WORK/$temper-$call USYSV_EXPECT=preload LD_PRELOAD=$LIBRARY "$BUILD/everystep" "$@" >"$WORK/$temper-$call.out" 2>&1
+USYSV_DIR=$WORK/$temper-$call USYSV_EXPECT=preload LD_PRELOAD=$LIBRARY "$BUILD/everystep" "$@" >"$WORK/$temper-$call.out"
 status=$?
 line=$(grep -E "^(ok|FAIL|skipped) " "$WORK/$temper-$call.out" | head -n 1)
 echo "$temper ${line:-FAIL $call: status $status}"

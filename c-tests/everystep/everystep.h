@@ -73,7 +73,8 @@ struct outcome {
 /* Between victim, sleeper and supervisor. */
 struct shared {
 	atomic_int begun, over, broken, forked, removed, descriptors;
-	atomic_int nested, nested_wrong, after_right, jumped;
+	atomic_int nested; /* the handler is through */
+	atomic_int nested_wrong, after_right, jumped;
 	struct outcome own, child;
 	atomic_int sleeper_got, sleeper_error;
 	char pair_wrong[120];
@@ -98,10 +99,30 @@ bool pair_of(long type, uint32_t token, int length);
 _Noreturn void victim(const struct call *c, enum fault fault, bool warm);
 _Noreturn void sleeper(const struct call *c);
 
+/* A call's path: where it is after each instruction. `surveyed`: the way to each is known; `fixed`: it has the same
+ * distance on the stack from its beginning each time. */
+struct place {
+	uintptr_t instruction, stack, count; /* count: RCX, by which a repeated instruction counts down */
+	long from;                           /* the place before it on the cheapest way, */
+	long cost;                           /* the number of stops on that way, */
+	enum { STEP, BREAKPOINT, SHARE } by; /* and how to get from there to here */
+};
+
+struct path {
+	struct place *at;
+	long n, room;
+	int lost; /* how often it was missed lately */
+	bool surveyed, fixed;
+};
+
 /* step.c */
 bool asleep(pid_t pid);
 bool step(int sig);
 bool step_or_sleep(bool *slept);
+bool run_until(const atomic_int *word);
+void note_place(struct path *p);
+void survey(struct path *p);
+long reach(const struct path *p, long k, const atomic_int *end, bool waits, bool *slept);
 void interrupt(int sig);
 void kill_victim(void);
 void bury_victim(void);

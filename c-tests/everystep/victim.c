@@ -74,9 +74,8 @@ static void nested_handler(int sig)
 {
 	(void)sig;
 	int saved = errno;
-	atomic_store(&sh->nested, 1);
 	use_nested();
-	atomic_store(&sh->nested, 2);
+	atomic_store(&sh->nested, 1);
 	errno = saved;
 }
 
@@ -84,11 +83,13 @@ static void fork_handler(int sig)
 {
 	(void)sig;
 	int saved = errno;
-	atomic_store(&sh->nested, 1);
+	pid_t parent = getpid();
 	child = fork();
 	am_child = child == 0;
 	if (am_child) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent) /* it was dead before: nobody of this trial is to be there in the next */
+			_exit(98);
 		use_nested();
 	}
 	atomic_store(&sh->forked, 1);
