@@ -1,5 +1,5 @@
 #!/bin/sh
-# torture.sh: faults and manners. Builds the programs of torture/, everystep/, orphan/, hygiene/ and tools/ into build/ and runs them
+# torture.sh: faults and manners. Builds the programs of torture/, everystep/, orphan/, namesakes/, hygiene/ and tools/ into build/ and runs them
 #   - on the kernel's queues, as far as it has any (that tests the programs: they must pass there),
 #   - preloaded with the library, each in a namespace directory of its own.
 # Per-lane totals, then `faults: N passed, N failed, N skipped`. A lane that ran nothing fails. Exit status 0 when nothing failed.
@@ -45,6 +45,7 @@ for p in $hygiene syscalls; do
 done
 compile everystep "$here"/everystep/*.c
 compile orphan "$here/orphan/orphan.c"
+compile namesakes "$here/namesakes/namesakes.c"
 compile count_syscalls "$here/tools/count_syscalls.c"
 compile spoil.so -shared -fPIC "$here/tools/spoil.c"
 
@@ -196,6 +197,16 @@ case " $lanes " in
 		lane_begin orphan-preloaded
 		run_preloaded 120 "$build/orphan"
 		lane_end
+
+		"$build/namesakes" --probe >"$work/output" 2>&1
+		status=$?
+		if [ "$status" -eq 77 ]; then
+			skip_lane namesakes-preloaded "$(cat "$work/output")"
+		else
+			lane_begin namesakes-preloaded
+			run_preloaded 90 "$build/namesakes" --seconds 5
+			lane_end
+		fi
 
 		lane_begin everystep-preloaded
 		run_preloaded $((seconds + 120)) "$build/everystep" --seconds $((seconds + 10))
