@@ -153,6 +153,8 @@ if [ ${#absent[@]} -gt 0 ]; then
         packages=("${absent[@]/#rsvg-convert/librsvg2-bin}")
         # valgrind cannot start without the symbols of the dynamic loader.
         case " ${absent[*]} " in *' valgrind '*) packages+=(libc6-dbg) ;; esac
+        # Its sanitizers' libraries come apart.
+        case " ${absent[*]} " in *' clang '*) packages+=(libclang-rt-dev) ;; esac
         apt_install "${packages[@]}" || true
     fi
     for tool in "${absent[@]}"; do
