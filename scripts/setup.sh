@@ -139,6 +139,10 @@ if [ "$purpose" = ci ]; then
             rustup component add "${component/#fmt/rustfmt}" >&2
         fi
     done
+    # For one test, which says so if it is not there.
+    if have rustup && rustup toolchain list | grep -q '^nightly' && ! cargo +nightly miri --version >/dev/null 2>&1; then
+        rustup component add --toolchain nightly miri rust-src >&2 || say 'skipped: no Miri'
+    fi
 fi
 
 # --- tools of single tests -------------------------------------------------------------------------------------------

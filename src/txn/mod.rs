@@ -470,3 +470,6 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;
