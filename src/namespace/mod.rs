@@ -47,6 +47,7 @@ use crate::os::process;
 use crate::os::signals::held_back;
 use crate::queue::{Configuration, Queue, Stage, Status};
 use crate::shm::layout::superblock;
+use crate::txn::Seat;
 use core::sync::atomic::AtomicU64;
 use directory::File;
 
@@ -123,7 +124,7 @@ pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
     }
     for patience in (0..PATIENCE).rev() {
         let mut being_removed = false;
-        let found = held_back(|| settle(key, &mut being_removed))?;
+        let found = held_back(|| settle(key, None, &mut being_removed))?;
         if found.is_some() || !being_removed || patience == 0 {
             return Ok(found);
         }
@@ -177,15 +178,23 @@ fn claimant(key: i32, but: Option<u32>, being_removed: &mut bool) -> Result<Opti
     Ok(None)
 }
 
+/// A queue that the caller is creating.
+struct Mine<'a> {
+    id: u32,
+    queue: Queue<'static>,
+    /// Its creator's.
+    seat: &'a Seat<'static>,
+}
+
 /// Finds the queue of a key. Where only unborn ones are found, the first of them is born (invariant 5).
 #[inline(never)]
-fn settle(key: i32, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
+fn settle(key: i32, mine: Option<&Mine>, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
     for _ in 0..PATIENCE {
         match claimant(key, None, being_removed)? {
             None => return Ok(None),
             Some(Claimant::Found(found)) => return Ok(Some(found)),
             Some(Claimant::Unborn(attached)) => {
-                if let Some(found) = decide(key, attached, being_removed)? {
+                if let Some(found) = decide(key, attached, mine, being_removed)? {
                     return Ok(Some(found));
                 }
             }
@@ -197,10 +206,21 @@ fn settle(key: i32, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
 /// Bears an unborn queue that has its link, unless another has the key: then that is the result. `None` if it was
 /// ended meanwhile in favour of another.
 #[inline(never)]
-fn decide(key: i32, unborn: Attached, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
+fn decide(
+    key: i32,
+    unborn: Attached,
+    mine: Option<&Mine>,
+    being_removed: &mut bool,
+) -> Result<Option<Found>, Errno> {
     for _ in 0..SLOTS + MORE_SLOTS {
         match claimant(key, Some(unborn.id()), being_removed)? {
-            None => return Ok(unborn.queue().bear()?.then_some(Found::Queue(unborn))),
+            None => {
+                let alive = match mine.filter(|mine| mine.id == unborn.id()) {
+                    Some(mine) => mine.queue.bear_as(mine.seat)?,
+                    None => unborn.queue().bear()?,
+                };
+                return Ok(alive.then_some(Found::Queue(unborn)));
+            }
             Some(Claimant::Found(found)) => return Ok(Some(found)),
             // If it was born meanwhile, that is seen in the next round.
             Some(Claimant::Unborn(other)) => drop(other.queue().renounce()?),
@@ -229,9 +249,10 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
     let (attached, seat) = attachments::make(settings, &mut wanted)?;
     let key = settings.key;
     let queue = attachments::lasting(&attached);
-    let claimed = if key == 0 { queue.bear().map(drop) } else { claim_key(key, &attached) };
+    let mine = Mine { id: attached.id(), queue, seat: &seat };
+    let claimed = if key == 0 { queue.bear_as(&seat).map(drop) } else { claim_key(key, &mine) };
     // By us, or by who found it. Else it never will be, and its names are still ours to remove.
-    let kept = !queue.renounce().unwrap_or(true);
+    let kept = !queue.renounce_as(&seat).unwrap_or(true);
     if !kept {
         remove_names(attached.id(), attached.inode(), settings);
     }
@@ -251,14 +272,14 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
 /// Makes the link from a key to a queue that is not born yet, and has it born, unless another has the key. `ENOMEM` if
 /// there is no place for the link.
 #[inline(never)]
-fn claim_key(key: i32, attached: &Attached) -> Result<(), Errno> {
-    let content = directory::number_path(attached.id()).ok_or(Errno::ENOMEM)?;
+fn claim_key(key: i32, mine: &Mine) -> Result<(), Errno> {
+    let content = directory::number_path(mine.id).ok_or(Errno::ENOMEM)?;
     for slot in 0..SLOTS + MORE_SLOTS {
         if key_path(key, slot).is_some_and(|path| file::make_link(&path, &content).is_ok()) {
-            return settle(key, &mut false).map(drop);
+            return settle(key, Some(mine), &mut false).map(drop);
         }
         // Somebody else's, perhaps: then there is no need to look for another place.
-        if slot == 0 && settle(key, &mut false)?.is_some() {
+        if slot == 0 && settle(key, Some(mine), &mut false)?.is_some() {
             return Ok(());
         }
     }

@@ -512,15 +512,22 @@ impl<'m> Queue<'m> {
     /// Makes a new queue usable, if nobody has yet; by whoever knows that it is complete. True if it is alive now.
     pub fn bear(&self) -> Result<bool, Errno> {
         let seat = self.enter()?;
-        let alive = run(self.memory, seat.index, |tx| match Stage::of(tx) {
+        let alive = self.bear_as(&seat);
+        seat.release();
+        alive
+    }
+
+    /// The same, as a participant that is held: its creator's, whose death inside a participant of its own would not
+    /// always be known.
+    pub fn bear_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
+        run(self.memory, seat.index, |tx| match Stage::of(tx) {
             Stage::Unborn => {
                 tx.set_removed(0);
                 Ok(Verdict::Commit(true))
             }
             stage => Ok(Verdict::Answer(stage == Stage::Alive)),
-        });
-        seat.release();
-        alive.map_err(refused)
+        })
+        .map_err(refused)
     }
 
     /// Ends an unborn queue. Its names are still its creator's to remove, or whoever buries it. True if it was
@@ -532,7 +539,8 @@ impl<'m> Queue<'m> {
         ended
     }
 
-    fn renounce_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
+    /// The same, as a participant that is held.
+    pub fn renounce_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
         run(self.memory, seat.index, |tx| match tx.removed() {
             unborn if unborn & UNBORN != 0 => {
                 tx.set_removed(NEVER | (unborn & !UNBORN));
