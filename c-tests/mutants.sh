@@ -22,7 +22,8 @@ mkdir -p "$build" "$work/tree"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -pthread"
 # shellcheck disable=SC2086 # the flags are words
 ${CC:-cc} $flags -o "$build/everystep" "$here"/everystep/*.c -ldl &&
-	${CC:-cc} $flags -o "$build/torture" "$here"/torture/*.c -ldl -lm || exit 1
+	${CC:-cc} $flags -o "$build/torture" "$here"/torture/*.c -ldl -lm &&
+	${CC:-cc} $flags -o "$build/namesakes" "$here/namesakes/namesakes.c" -ldl || exit 1
 
 # mutant NAME FILE FROM TO PROGRAM ARGUMENT...: FROM is the start of a line's text, which becomes TO.
 mutant() {
@@ -97,6 +98,10 @@ mutant bury src/queue/mod.rs \
 mutant takeback src/queue/send.rs \
 	'waiters::take_back(tx, handover, seat.index)?' 'waiters::take_back(tx, handover, seat.index)? && false' \
 	everystep --seconds 60 --seed 3 --only receive-blocked --fault stop
+# A thread points at a participant before it claims it, though several pid namespaces use the queue.
+mutant namesake src/txn/seat.rs \
+	'mine == 0 || (known != mine && !is_first(memory, mine))' 'known == 1 && is_first(memory, mine)' \
+	namesakes --seconds 20 --seed 3
 
 echo "mutants: $passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
