@@ -327,6 +327,44 @@ fn a_killed_waiter_is_taken_out_of_line() {
 }
 
 #[test]
+fn what_a_killed_sender_handed_to_nobody_asleep_counts_again() {
+    let memory = new_queue(1000);
+    let queue = Queue::new(&memory, 1);
+    let (in_line, done) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let seat = queue.enter().unwrap();
+            let request = Request { selector: Selector::Any, size: 10, truncate: false };
+            let waits = queue.take(&seat, &request, &Anybody, true, &mut Received::new());
+            assert_eq!(waits, Ok(Some(Missing::InLine)));
+            in_line.wait();
+            done.wait();
+            assert_eq!(queue.stop_waiting(&seat), Ok(false));
+            seat.release();
+        });
+        in_line.wait();
+        crate::testing::in_child_killed(|| {
+            let seat = queue.enter().unwrap();
+            queue.prepare(&seat, 1, 0).unwrap();
+            let granule = pool::held(&memory, seat.index, Held::Spare);
+            let handed = run(&memory, seat.index, |tx| {
+                let offer = waiters::offer(tx, granule, 1, 0, &mut Aftermath::default())?;
+                let waiters::Offer::Taken(handover) = offer else { return Err(Stop::Damaged) };
+                waiters::owe(&memory, seat.index, Some(handover))?;
+                tx.hold(seat.index, Held::Spare, 0)?;
+                Ok(Verdict::Commit(()))
+            });
+            // And dies before it finds out that nobody sleeps there.
+            assert!(handed.is_ok());
+        });
+        let counted = queue.status(&Anybody).map(|status| status.qnum);
+        done.wait();
+        assert_eq!(counted, Ok(1));
+    });
+    sound(&queue, 1);
+}
+
+#[test]
 fn participants_grow_and_all_can_be_taken() {
     let memory = new_queue(1000);
     let queue = Queue::new(&memory, 1);

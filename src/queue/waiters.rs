@@ -535,13 +535,17 @@ pub struct Withdrawn {
     pub passes_on: bool,
 }
 
-/// Looks for a participant that died with a message handed to it; `None` if there is none.
+/// Looks for a participant that died with a message handed to it, or before it woke whom it had handed one to: that one
+/// may come back. `None` if there is none.
 pub fn dead_with_message(memory: &Mapping) -> Option<u32> {
     (0..seats(memory)).find(|&seat| {
-        let offset = Position::participant(seat, Held::State).offset();
-        // Relaxed: only a hint where to look.
-        let state = offset.and_then(|offset| memory.word(offset)).map(|word| word.load(Ordering::Relaxed));
-        state.is_some_and(|state| crate::txn::value(state) & HANDED != 0) && crate::txn::is_dead(memory, seat)
+        let state = Position::participant(seat, Held::State).offset();
+        // Relaxed, both: only a hint where to look.
+        let state = state.and_then(|offset| memory.word(offset)).map(|word| word.load(Ordering::Relaxed));
+        let owes = memory.half(layout::participant_offset(seat) + participant::OWES);
+        let has = state.is_some_and(|state| crate::txn::value(state) & HANDED != 0);
+        (has || owes.is_some_and(|owes| owes.load(Ordering::Relaxed) != 0))
+            && crate::txn::is_dead(memory, seat)
     })
 }
 
