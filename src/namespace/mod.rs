@@ -125,6 +125,9 @@ pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
     for patience in (0..PATIENCE).rev() {
         let mut being_removed = false;
         let found = held_back(|| settle(key, None, &mut being_removed))?;
+        if let Some(Found::Queue(attached)) = &found {
+            attached.remember(key);
+        }
         if found.is_some() || !being_removed || patience == 0 {
             return Ok(found);
         }

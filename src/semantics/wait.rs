@@ -2,9 +2,9 @@
 //!
 //! First a little spinning, where that may save a sleep: never with one CPU, longer where it paid lately on
 //! this queue, not at all where it did not pay a few times in a row (who should answer may be waiting for this very
-//! CPU), but for a try now and then, and bounded, whatever happens in the queue meanwhile. Only receivers spin: a sender that finds a
-//! queue full and spins gets room for one message at a time, and contends with the receiver for each; one that
-//! sleeps finds room for many.
+//! CPU), but for a try now and then, and bounded, whatever happens in the queue meanwhile. Only receivers spin: a
+//! sender that finds a queue full and spins gets room for one message at a time, and contends with the receiver for
+//! each; one that sleeps finds room for many.
 //!
 //! Then in line and asleep, until the state of the participant says otherwise. Every sleep ends by itself,
 //! sooner at first: that bounds what a waker can cost who dies between its commit and its wake.

@@ -128,21 +128,20 @@ impl<'a> Seat<'a> {
         }
         thread.fill(frame, object, index);
         let mixed = is_mixed(memory);
-        let before = thread.pending();
+        let pending = thread.pending();
         if !mixed {
             thread.set_pending(owner);
         }
         // Acquire: what the last owner did before its release is visible. By invariants 1 and 2 the
         // pending pointer names the word by now.
         if owner.compare_exchange(found, thread.tid(), Ordering::Acquire, Ordering::Relaxed).is_err() {
-            thread.restore_pending(before);
+            thread.restore_pending(pending);
             frame.object.set(0);
             return None;
         }
         if mixed {
             thread.set_pending(owner);
         }
-        let pending = before;
         let inherited = found & DIED != 0;
         if inherited {
             mark_outer_dead(memory, index, outer);
