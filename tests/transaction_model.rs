@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use usysv::txn::{Damaged, Memory, PREFIX, Transaction, Word, begin, first_cur, value};
+use usysv::txn::{Damaged, LENGTH, Memory, PREFIX, Transaction, Word, begin, first_cur, value};
 
 /// What is wrong with the memory.
 type Fault = u32;
@@ -57,7 +57,8 @@ const ENTRIES: usize = 2;
 enum Kind {
     Cur,
     Applied,
-    Length,
+    /// The header's first word, with the length of the log.
+    First,
     Content,
     Link,
 }
@@ -90,7 +91,7 @@ impl<const F: Fault> Word for Atom<F> {
         };
         self.touch();
         match (F, self.kind) {
-            (NO_HELP, Kind::Length) => 0,
+            (NO_HELP, Kind::First) => self.word.load(order) & !LENGTH,
             _ => self.word.load(order),
         }
     }
@@ -124,10 +125,10 @@ struct Shared<const F: Fault, const H: usize> {
 impl<const F: Fault, const H: usize> Shared<F, H> {
     fn new(links: [u64; LINKS]) -> Arc<Shared<F, H>> {
         let record = || {
-            let content = (0..H + 2 * ENTRIES).map(|_| Atom::new(Kind::Content, 0));
-            let prefix = [Kind::Applied, Kind::Length].map(|kind| Atom::new(kind, 0));
-            assert_eq!(prefix.len(), PREFIX);
-            prefix.into_iter().chain(content).collect()
+            let content = (1..H + 2 * ENTRIES).map(|_| Atom::new(Kind::Content, 0));
+            let first = [Kind::Applied, Kind::First].map(|kind| Atom::new(kind, 0));
+            assert_eq!(first.len(), PREFIX + 1);
+            first.into_iter().chain(content).collect()
         };
         Arc::new(Shared {
             cur: Atom::new(Kind::Cur, first_cur()),

@@ -172,13 +172,15 @@ pub fn format(id: u32, settings: &Configuration, put: impl Fn(u64, u64)) {
     put(superblock::CUR, txn::first_cur());
     put(superblock::PARTICIPANTS, u64::from(FIRST_PARTICIPANTS));
     let header = layout::PARTICIPANTS + participant::RECORDS + PREFIX as u64 * 8;
-    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    put(header, pair(FIRST_HEAD, FIRST_HEAD));
-    put(header + 8, pair(FIRST_HEAD, FIRST_HEAD + 1));
-    put(header + 16, pair(0, GRANULES_PER_PAGE));
-    put(header + 64, u64::from(UNBORN | (CREATOR + 1)));
+    let annex = layout::PARTICIPANTS + participant::ANNEXES;
+    let (header_words, annex_words) = tx::first(FIRST_HEAD, GRANULES_PER_PAGE, UNBORN | (CREATOR + 1));
+    for (start, words) in [(header, &header_words[..]), (annex, &annex_words[..])] {
+        for (number, &word) in words.iter().enumerate().filter(|(_, word)| **word != 0) {
+            put(start + number as u64 * 8, word);
+        }
+    }
     for (offset, value) in settings.words() {
-        // The header, all zero there, names the first place of the first participant.
+        // The annex, all zero there, names the first place of the first participant.
         put(layout::PARTICIPANTS + participant::SETTINGS + offset, value);
     }
 }
@@ -645,6 +647,7 @@ pub type Fetch<'a> = &'a dyn Fn(u64, u64) -> Result<(), Errno>;
 /// A header, and the status that goes with it, in the copy of a control file.
 fn snapshot<'m>(copy: &'m Mapping, fetch: Fetch) -> Result<(Tx<'m>, Status), Errno> {
     const RECORD: u64 = participant::RECORD_WORDS * 8;
+    const ANNEX: u64 = participant::ANNEX_WORDS as u64 * 8;
     let cur = || {
         fetch(superblock::CUR, 8)?;
         // Relaxed: the copy is ours alone.
@@ -654,10 +657,11 @@ fn snapshot<'m>(copy: &'m Mapping, fetch: Fetch) -> Result<(Tx<'m>, Status), Err
         let before = cur()?;
         fetch(layout::record_offset(txn::named_by(before)).ok_or(DAMAGED)?, RECORD)?;
         let tx = Tx::glimpse(copy).map_err(|Damaged| DAMAGED)?;
+        fetch(layout::annex_offset(tx.annexed()).ok_or(DAMAGED)?, ANNEX)?;
         fetch(layout::settings_offset(tx.settings()).ok_or(DAMAGED)?, settings::SIZE)?;
         let status = status(&tx).map_err(|Damaged| DAMAGED)?;
-        // By the argument in `txn`: while `cur` names the record, that is not written, and the settings that
-        // it names are not either.
+        // By the argument in `txn`: while `cur` names the record, that is not written, and the annex and the settings
+        // that it leads to are not either.
         if cur()? == before {
             return Ok((tx, status));
         }

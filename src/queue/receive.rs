@@ -154,7 +154,7 @@ impl<'m> Queue<'m> {
         loop {
             attempts.begin(&mut tx).map_err(damaged)?;
             let said = self.attempt_take(&mut tx, seat, request, permission, wait, glance, received);
-            match attempts.end(&tx, seat.index, said) {
+            match attempts.end(&mut tx, seat.index, said) {
                 None => {}
                 Some(Ok(Attempt::Received)) => return Ok(None),
                 Some(Ok(Attempt::Step)) => {

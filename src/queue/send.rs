@@ -100,7 +100,7 @@ impl<'m> Queue<'m> {
             let mut after = Aftermath::default();
             attempts.begin(&mut tx).map_err(damaged)?;
             let said = self.attempt(&mut tx, seat, message, permission, wait, &mut after);
-            let attempt = match attempts.end(&tx, seat.index, said) {
+            let attempt = match attempts.end(&mut tx, seat.index, said) {
                 None => continue,
                 Some(Ok(attempt)) => attempt,
                 Some(Err(Stop::Grow)) => {

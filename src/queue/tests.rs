@@ -296,8 +296,8 @@ fn a_fresh_block_says_its_class_whoever_applied_the_log() {
     fn leave_deep(queue: &Queue) -> u32 {
         let seat = queue.enter().unwrap();
         let mut begun: txn::Transaction<AtomicU64, { tx::WORDS }> = txn::begin(queue.memory).unwrap();
-        let block = (begun.header[1] >> 32) as u32;
-        begun.header[1] += u64::from(layout::block_granules(CLASS)) << 32;
+        let block = (begun.header[1] >> 24) as u32 & 0xff_ffff;
+        begun.header[1] += u64::from(layout::block_granules(CLASS)) << 24;
         for (which, value) in [(Held::Block, block), (Held::Fresh, CLASS + 1)] {
             begun.set(queue.memory, Position::participant(seat.index, which).0, value).unwrap();
         }
@@ -445,13 +445,12 @@ fn forge(memory: &Mapping, position: Position, value: u32) {
     word.store(tag | u64::from(value), Ordering::Relaxed);
 }
 
-/// Overwrites one half of a word of the header in force.
-fn forge_header(memory: &Mapping, word: u64, value: u32, shift: u32) {
-    let cur = memory.word(superblock::CUR).unwrap().load(Ordering::Relaxed);
-    let record = layout::record_offset(txn::named_by(cur)).unwrap();
-    let place = memory.word(record + (PREFIX as u64 + word) * 8).unwrap();
-    let rest = place.load(Ordering::Relaxed) & !(u64::from(u32::MAX) << shift);
-    place.store(rest | u64::from(value) << shift, Ordering::Relaxed);
+/// Overwrites some bits of a word, likewise.
+fn forge_bits(memory: &Mapping, offset: u64, value: u32, bits: core::ops::Range<u32>) {
+    let place = memory.word(offset).unwrap();
+    let mask = u64::MAX >> (64 - bits.len()) << bits.start;
+    let rest = place.load(Ordering::Relaxed) & !mask;
+    place.store(rest | u64::from(value) << bits.start, Ordering::Relaxed);
 }
 
 #[test]
@@ -483,7 +482,9 @@ fn an_owner_marked_dead_and_alive_is_not_healed_for_ever() {
     let offset = layout::participant_offset(2) + participant::OWNER;
     memory.half(offset).unwrap().store(libc::FUTEX_OWNER_DIED | 1, Ordering::Relaxed);
     forge(&memory, Position::participant(2, Held::State), waiters::HANDED | 5);
-    forge_header(&memory, 8, 1, 32);
+    // `handed`, in the annex.
+    let annex = look(&memory, |tx| Ok(tx.annexed())).unwrap();
+    forge_bits(&memory, layout::annex_offset(annex).unwrap() + 8, 1, 32..64);
     assert_eq!(receive(&queue, Selector::Any, 10), Ok(None));
     assert_eq!(queue.status(&Anybody).unwrap().qnum, 0);
 }
@@ -492,7 +493,10 @@ fn an_owner_marked_dead_and_alive_is_not_healed_for_ever() {
 fn a_forged_watermark_reserves_nothing() {
     let memory = new_queue(10_000);
     let queue = Queue::new(&memory, 1);
-    forge_header(&memory, 1, layout::GRANULES - 5, 32);
+    // `mark`, in the header.
+    let cur = memory.word(superblock::CUR).unwrap().load(Ordering::Relaxed);
+    let record = layout::record_offset(txn::named_by(cur)).unwrap();
+    forge_bits(&memory, record + (PREFIX as u64 + 1) * 8, layout::GRANULES - 5, 24..48);
     // The first may have a granule that was free.
     let _ = send(&queue, 1, b"x");
     assert_eq!(send(&queue, 1, &[0; 1000]), Err(DAMAGED));

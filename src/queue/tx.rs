@@ -2,18 +2,23 @@
 
 use crate::os::errno::Errno;
 use crate::shm::Mapping;
+use crate::shm::layout::participant::ANNEX_WORDS;
 use crate::shm::layout::{self, GRANULE_WORDS, Held, Position, message, settings};
-use crate::txn::{self, Damaged, Memory, Seat, Transaction};
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::txn::{self, Damaged, Memory, PREFIX, Seat, Transaction};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Words in the header.
-pub const WORDS: usize = 14;
+/// Words in the header. With the mark before it, it fills one cache line: two processors that use a queue in turn pass
+/// that one on for each message.
+pub const WORDS: usize = 7;
+const _: () = assert!((PREFIX + WORDS) * 8 == 64);
 
 /// A transaction under way.
 pub struct Tx<'m> {
     /// The queue's memory.
     pub memory: &'m Mapping,
     inner: Transaction<'m, AtomicU64, WORDS>,
+    annex: Annex<'m>,
 }
 
 /// Why a body gives up.
@@ -61,101 +66,197 @@ pub enum Verdict<R> {
 }
 
 macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident $set:ident: $word:literal $type:ty, $shift:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident $set:ident: $part:ident $word:literal $type:ty, $shift:literal $bits:literal;)*) => {
         impl Tx<'_> {
             $($(#[$doc])*
             #[inline(always)]
             pub fn $name(&self) -> $type {
-                (self.inner.header[$word] >> $shift) as $type
+                (self.$part($word) >> $shift & (u64::MAX >> (64 - $bits))) as $type
             }
             #[doc = concat!("Sets [`Tx::", stringify!($name), "`].")]
             #[inline(always)]
             pub fn $set(&mut self, value: $type) {
-                let mask = u64::from(<$type>::MAX) << $shift;
-                let word = &mut self.inner.header[$word];
-                let value = *word & !mask | u64::from(value) << $shift;
-                // SAFETY: a valid word of our own. Volatile, so that all of it is written at once: a store of
-                // half a word that is loaded whole a moment later holds the processor up.
-                unsafe { core::ptr::from_mut(word).write_volatile(value) };
+                let mask = u64::MAX >> (64 - $bits) << $shift;
+                let word = self.$part($word);
+                let value = word & !mask | u64::from(value) << $shift & mask;
+                fields!(@store self $part $word value);
             }
             )*
         }
     };
+    (@store $tx:ident header $word:literal $value:ident) => { $tx.inner.header[$word] = $value };
+    (@store $tx:ident annex $word:literal $value:ident) => { $tx.set_annex($word, $value) };
 }
 
+// The upper bits of the header's first word are the transaction's (`txn::LENGTH`).
 fields! {
     /// The message taken last in order of arrival; the first in the queue follows it.
-    head set_head: 0 u32, 0;
+    head set_head: header 0 u32, 0 24;
     /// The last message in the queue; `head` when it is empty.
-    tail set_tail: 0 u32, 32;
+    tail set_tail: header 0 u32, 24 24;
     /// The first free message; those up to `head` are free too.
-    free set_free: 1 u32, 0;
+    free set_free: header 1 u32, 0 24;
     /// The first granule never used.
-    mark set_mark: 1 u32, 32;
+    mark set_mark: header 1 u32, 24 24;
+    /// Which annex is in force.
+    annexed set_annexed: header 1 u32, 48 13;
     /// `msg_qnum`.
-    qnum set_qnum: 2 u32, 0;
-    /// The first granule whose page is not reserved.
-    reserved set_reserved: 2 u32, 32;
+    qnum set_qnum: header 2 u32, 0 24;
+    /// The first message that the type index does not know; 0 if it knows all, or there are none.
+    unindexed set_unindexed: header 2 u32, 24 24;
     /// `msg_cbytes`.
-    cbytes set_cbytes: 3 u64, 0;
+    cbytes set_cbytes: header 3 u64, 0 32;
+    /// Counts the messages that were taken out or handed over.
+    taken set_taken: header 3 u32, 32 32;
     /// `msg_stime`.
-    stime set_stime: 4 u64, 0;
+    stime set_stime: header 4 u64, 0 64;
     /// `msg_rtime`.
-    rtime set_rtime: 5 u64, 0;
+    rtime set_rtime: header 5 u64, 0 64;
     /// `msg_lspid`.
-    lspid set_lspid: 6 u32, 0;
+    lspid set_lspid: header 6 u32, 0 32;
     /// `msg_lrpid`.
-    lrpid set_lrpid: 6 u32, 32;
+    lrpid set_lrpid: header 6 u32, 32 32;
     /// The place of the settings.
-    settings set_settings: 7 u32, 0;
+    settings set_settings: annex 0 u32, 0 32;
     /// Counts its replacements.
-    configured set_configured: 7 u32, 32;
+    configured set_configured: annex 0 u32, 32 32;
     /// 0 while the queue is alive. Else the participant, + 1, whose owner has to remove its names: who removed it,
     /// or who creates it; in the latter case with [`UNBORN`] or [`NEVER`].
-    removed set_removed: 8 u32, 0;
+    removed set_removed: annex 1 u32, 0 32;
     /// Messages handed to a waiting receiver who has not taken them yet.
-    handed set_handed: 8 u32, 32;
-    /// The first message that the type index does not know; 0 if it knows all, or there are none.
-    unindexed set_unindexed: 9 u32, 0;
+    handed set_handed: annex 1 u32, 32 32;
     /// All messages up to this one are of one type; 0 if nothing is known. For `MSG_EXCEPT`.
-    alike set_alike: 9 u32, 32;
+    alike set_alike: annex 2 u32, 0 32;
+    /// The first granule whose page is not reserved.
+    reserved set_reserved: annex 2 u32, 32 32;
     /// Root of the type index.
-    root set_root: 10 u32, 0;
+    root set_root: annex 3 u32, 0 32;
     /// The first free branch.
-    free_branch set_free_branch: 10 u32, 32;
+    free_branch set_free_branch: annex 3 u32, 32 32;
     /// First and last of the receivers' line: participant + 1, or 0.
-    first_receiver set_first_receiver: 11 u32, 0;
+    first_receiver set_first_receiver: annex 4 u32, 0 32;
     /// See [`Tx::first_receiver`].
-    last_receiver set_last_receiver: 11 u32, 32;
+    last_receiver set_last_receiver: annex 4 u32, 32 32;
     /// First and last of the senders' line: participant + 1, or 0.
-    first_sender set_first_sender: 12 u32, 0;
+    first_sender set_first_sender: annex 5 u32, 0 32;
     /// See [`Tx::first_sender`].
-    last_sender set_last_sender: 12 u32, 32;
+    last_sender set_last_sender: annex 5 u32, 32 32;
     /// How many receivers wait.
-    receivers set_receivers: 13 u16, 0;
+    receivers set_receivers: annex 6 u16, 0 16;
     /// How many senders wait.
-    senders set_senders: 13 u16, 16;
-    /// Counts the messages that were taken out or handed over.
-    taken set_taken: 13 u32, 32;
+    senders set_senders: annex 6 u16, 16 16;
+}
+
+/// Header and annex of a new queue: a first granule at `head`, so many reserved, and who has to bear it.
+pub fn first(head: u32, reserved: u32, removed: u32) -> ([u64; WORDS], [u64; ANNEX_WORDS]) {
+    let (mut header, mut annex) = ([0; WORDS], [0; ANNEX_WORDS]);
+    // As in the table above: head and tail, free and mark, what has to be done, reserved.
+    header[0] = u64::from(head) | u64::from(head) << 24;
+    header[1] = u64::from(head) | u64::from(head + 1) << 24;
+    annex[1] = u64::from(removed);
+    annex[2] = u64::from(reserved) << 32;
+    (header, annex)
+}
+
+/// What belongs to the header, but changes rarely: read where it lies, and copied when it is changed.
+struct Annex<'m> {
+    /// Where it lies.
+    there: &'m [AtomicU64; ANNEX_WORDS],
+    changed: bool,
+    /// What it is to be, once changed.
+    words: [MaybeUninit<u64>; ANNEX_WORDS],
+}
+
+/// Until a transaction has begun.
+static NO_ANNEX: [AtomicU64; ANNEX_WORDS] = [const { AtomicU64::new(0) }; ANNEX_WORDS];
+
+impl<'m> Annex<'m> {
+    #[inline(always)]
+    fn new() -> Annex<'m> {
+        Annex { there: &NO_ANNEX, changed: false, words: [const { MaybeUninit::uninit() }; ANNEX_WORDS] }
+    }
+
+    #[inline(always)]
+    fn at(memory: &'m Mapping, annex: u32) -> Result<&'m [AtomicU64; ANNEX_WORDS], Damaged> {
+        let place = layout::annex_offset(annex).ok_or(Damaged)?;
+        memory.words(place, ANNEX_WORDS).and_then(|words| words.try_into().ok()).ok_or(Damaged)
+    }
 }
 
 impl<'m> Tx<'m> {
     /// None yet.
     #[inline(always)]
     pub fn new(memory: &'m Mapping) -> Tx<'m> {
-        Tx { memory, inner: Transaction::to_look_at([0; WORDS]) }
+        Tx { memory, inner: Transaction::to_look_at([0; WORDS]), annex: Annex::new() }
     }
 
     /// Begins.
     pub fn begin(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
         let mut tx = Tx::new(memory);
-        tx.inner.begin(memory)?;
+        tx.begin_anew()?;
         Ok(tx)
     }
 
     /// What can be seen by who may only read the control file: a consistent header, no link words.
     pub fn glimpse(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
-        Ok(Tx { memory, inner: Transaction::to_look_at(txn::glimpse(memory)?) })
+        let mut tx = Tx { memory, inner: Transaction::to_look_at(txn::glimpse(memory)?), annex: Annex::new() };
+        tx.annex.there = Annex::at(memory, tx.annexed())?;
+        Ok(tx)
+    }
+
+    #[inline(always)]
+    fn begin_anew(&mut self) -> Result<(), Damaged> {
+        self.inner.begin(self.memory)?;
+        self.annex.there = Annex::at(self.memory, self.annexed())?;
+        self.annex.changed = false;
+        Ok(())
+    }
+
+    /// Commits, as a participant; false if somebody else was faster.
+    ///
+    /// An annex that changed goes to that one of the participant's two that is not in force. So no annex that `cur` leads
+    /// to is written, as no record is that it names.
+    #[inline(always)]
+    fn commit(&mut self, seat: u32) -> Result<bool, Damaged> {
+        if self.annex.changed {
+            let annex = seat << 1 | u32::from(self.annexed() == seat << 1);
+            let place = Annex::at(self.memory, annex)?;
+            // Release: by the argument in `txn`, before writing what an old snapshot may still look at.
+            fence(Ordering::Release);
+            for (to, from) in place.iter().zip(&self.annex.words) {
+                // SAFETY: all are written once one is changed.
+                // Relaxed: published by the commit.
+                to.store(unsafe { from.assume_init() }, Ordering::Relaxed);
+            }
+            self.set_annexed(annex);
+        }
+        self.inner.commit(self.memory, seat)
+    }
+
+    #[inline(always)]
+    fn header(&self, word: usize) -> u64 {
+        self.inner.header[word]
+    }
+
+    #[inline(always)]
+    fn annex(&self, word: usize) -> u64 {
+        if self.annex.changed {
+            // SAFETY: all are written once one is changed.
+            return unsafe { self.annex.words[word].assume_init() };
+        }
+        // Relaxed: as every plain word, it is believed only if the snapshot is still the truth.
+        self.annex.there[word].load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_annex(&mut self, word: usize, value: u64) {
+        if !self.annex.changed {
+            for (to, from) in self.annex.words.iter_mut().zip(self.annex.there) {
+                to.write(from.load(Ordering::Relaxed));
+            }
+            self.annex.changed = true;
+        }
+        self.annex.words[word].write(value);
     }
 
     /// The value of a link word.
@@ -336,15 +437,15 @@ impl Attempts {
         if self.lost != 0 {
             back_off(self.lost)?;
         }
-        tx.inner.begin(tx.memory)
+        tx.begin_anew()
     }
 
     /// Ends one, of a participant, as its body says. `None` if it was lost.
     #[inline(always)]
-    pub fn end<R>(&mut self, tx: &Tx, seat: u32, said: Result<Verdict<R>, Stop>) -> Option<Result<R, Stop>> {
+    pub fn end<R>(&mut self, tx: &mut Tx, seat: u32, said: Result<Verdict<R>, Stop>) -> Option<Result<R, Stop>> {
         self.lost += 1;
         match said {
-            Ok(Verdict::Commit(result)) => match tx.inner.commit(tx.memory, seat) {
+            Ok(Verdict::Commit(result)) => match tx.commit(seat) {
                 Ok(true) => Some(Ok(result)),
                 Ok(false) => None,
                 Err(Damaged) => Some(Err(Stop::Damaged)),
@@ -376,7 +477,7 @@ pub fn run<'m, R>(
     loop {
         attempts.begin(&mut tx)?;
         let said = body(&mut tx);
-        if let Some(result) = attempts.end(&tx, seat, said) {
+        if let Some(result) = attempts.end(&mut tx, seat, said) {
             return result;
         }
     }

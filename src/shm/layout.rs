@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! control  0        superblock: magic, version, id; `cur`; participants in use; free lists of blocks
-//!          1 KiB    participants, 1 KiB each: owner, what it holds, how it waits, records, settings
+//!          1 KiB    participants, 1 KiB each: owner, what it holds, how it waits, records, annexes, settings
 //! body     4 MiB    arena: granules of 128 bytes, handed out from a watermark
 //!                     message  one granule: link words, type, length, text up to 80 bytes
 //!                     block    a text too long for that: one link word, then the text
@@ -21,7 +21,7 @@
 /// First word of every queue file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"usysv-mq");
 /// Raised whenever this layout, or the meaning of anything in it, changes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Offsets in the superblock.
 pub mod superblock {
@@ -89,8 +89,12 @@ pub mod participant {
     pub const FLAGS: u64 = 96;
     /// Two records.
     pub const RECORDS: u64 = 128;
-    /// Size of a record, in words.
-    pub const RECORD_WORDS: u64 = 48;
+    /// Size of a record, in words: whole cache lines, the first of which is all that an operation without a log writes.
+    pub const RECORD_WORDS: u64 = 40;
+    /// Two annexes, a cache line each: what belongs to the header, but changes rarely.
+    pub const ANNEXES: u64 = 768;
+    /// Words of an annex.
+    pub const ANNEX_WORDS: usize = 8;
     /// Two places for settings ([`super::settings`]).
     pub const SETTINGS: u64 = 896;
 }
@@ -164,6 +168,16 @@ pub const fn settings_offset(place: u32) -> Option<u64> {
     }
     let within = participant::SETTINGS + (place & 1) as u64 * settings::SIZE;
     Some(participant_offset(place >> 1) + within)
+}
+
+/// Offset of an annex: twice the participant, plus which of its two; `None` if there is none.
+#[inline(always)]
+pub const fn annex_offset(annex: u32) -> Option<u64> {
+    if annex >> 1 >= MAX_PARTICIPANTS {
+        return None;
+    }
+    let within = participant::ANNEXES + (annex & 1) as u64 * participant::ANNEX_WORDS as u64 * 8;
+    Some(participant_offset(annex >> 1) + within)
 }
 
 /// Link words per granule that a log may name.
@@ -332,14 +346,15 @@ mod tests {
     #[test]
     fn the_layout_is_pinned() {
         assert_eq!(participant_offset(MAX_PARTICIPANTS), ARENA);
-        assert_eq!(participant::RECORDS + 2 * participant::RECORD_WORDS * 8, participant::SETTINGS);
+        assert_eq!(participant::RECORDS + 2 * participant::RECORD_WORDS * 8, participant::ANNEXES);
+        assert_eq!(participant::ANNEXES + 2 * participant::ANNEX_WORDS as u64 * 8, participant::SETTINGS);
         const { assert!(participant::SETTINGS + 2 * settings::SIZE <= PARTICIPANT) };
         assert_eq!(participant_offset(FIRST_PARTICIPANTS), 4096);
         const { assert!(superblock::CLASSES + BLOCK_CLASSES as u64 * 8 <= PARTICIPANTS) };
         assert_eq!(message::TEXT + message::INLINE as u64, GRANULE);
         assert_eq!(u64::from(GRANULES) * GRANULE + ARENA, FILE);
         const { assert!(GRANULES <= 1 << 24) };
-        assert_eq!((MAX_TEXT, VERSION), ((8 << 20) + 112, 1));
+        assert_eq!((MAX_TEXT, VERSION), ((8 << 20) + 112, 2));
     }
 
     #[test]

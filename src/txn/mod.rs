@@ -9,7 +9,7 @@
 //! ```text
 //! cur     seq : 50 | record : 14          which record is the truth, and how many there were before it
 //! link    tag : 39 | value : 25           tag: low bits of the seq of the transaction that wrote it
-//! record  applied | log length | header | log: (position | value << 32, old link word) ...
+//! record  applied | header, with the log's length in its first word | log: (position | value << 32, old link word) ...
 //! ```
 //! Each participant owns two records, so that the one `cur` names is never overwritten.
 //!
@@ -58,7 +58,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Link words a transaction may change.
 pub const LOG: usize = 16;
 /// Words of a record before the header.
-pub const PREFIX: usize = 2;
+pub const PREFIX: usize = 1;
+/// The bits of the header's first word that are the transaction's own: the length of the log. Zero in a header to look
+/// at, and to be left so.
+pub const LENGTH: u64 = 31 << LENGTH_SHIFT;
+const LENGTH_SHIFT: u32 = 59;
+const _: () = assert!((LOG as u64) <= LENGTH >> LENGTH_SHIFT);
 
 const RECORD_BITS: u32 = 14;
 const VALUE_BITS: u32 = 25;
@@ -286,13 +291,16 @@ fn read_record<M: Memory, const H: usize>(
     let record = memory.record(record_of(cur)).ok_or(Damaged)?;
     let (prefix, rest) = record.split_at_checked(PREFIX).ok_or(Damaged)?;
     let rest = rest.first_chunk::<H>().ok_or(Damaged)?;
-    let [applied, length] = prefix.first_chunk::<PREFIX>().ok_or(Damaged)?;
+    let [applied] = prefix.first_chunk::<PREFIX>().ok_or(Damaged)?;
     // Acquire: who sees the mark sees the link words it speaks of.
-    let applied = applied.load(Ordering::Acquire) == sequence(cur) || length.load(Ordering::Relaxed) == 0;
+    let applied = applied.load(Ordering::Acquire);
     for (to, from) in header.iter_mut().zip(rest) {
         *to = from.load(Ordering::Relaxed);
     }
-    Ok(applied)
+    let first = header.first_mut().ok_or(Damaged)?;
+    let logged = *first & LENGTH != 0;
+    *first &= !LENGTH;
+    Ok(!logged || applied == sequence(cur))
 }
 
 /// Applies the log that `cur` names, unless `cur` moves on: then somebody has, by invariant 2.
@@ -300,8 +308,8 @@ fn read_record<M: Memory, const H: usize>(
 #[inline(never)]
 fn help<M: Memory, const H: usize>(memory: &M, cur: u64) -> Result<(), Damaged> {
     let record = memory.record(record_of(cur)).ok_or(Damaged)?;
-    let [applied, length] = record.first_chunk::<PREFIX>().ok_or(Damaged)?;
-    let length = length.load(Ordering::Relaxed) as usize;
+    let [applied, first] = record.first_chunk().ok_or(Damaged)?;
+    let length = (first.load(Ordering::Relaxed) >> LENGTH_SHIFT) as usize;
     let words = record.get(PREFIX + H..).ok_or(Damaged)?;
     let mut log = [(0, 0); LOG];
     for (entry, [first, old]) in log.iter_mut().zip(words.as_chunks().0).take(length) {
@@ -440,14 +448,15 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         let mine = (participant << 1) | u32::from(record_of(self.cur) == participant << 1);
         let record = memory.record(mine).ok_or(Damaged)?;
         let (prefix, rest) = record.split_at_checked(PREFIX).ok_or(Damaged)?;
-        let [applied, length] = prefix.first_chunk::<PREFIX>().ok_or(Damaged)?;
-        let (header, log) = rest.split_at_checked(H).ok_or(Damaged)?;
+        let [applied] = prefix.first_chunk::<PREFIX>().ok_or(Damaged)?;
+        let (header, log) = rest.split_first_chunk::<H>().ok_or(Damaged)?;
         // Release: a reader of an older use of this record, if it sees what we write now, also sees that
         // `cur` had moved.
         M::fence(Ordering::Release);
-        length.store(self.log.length as u64, Ordering::Relaxed);
+        let mut length = (self.log.length as u64) << LENGTH_SHIFT;
         for (to, from) in header.iter().zip(&self.header) {
-            to.store(*from, Ordering::Relaxed);
+            to.store(*from | length, Ordering::Relaxed);
+            length = 0;
         }
         for ([first, old], from) in log.as_chunks().0.iter().zip(self.log.entries()) {
             first.store(pack(from.position, from.value), Ordering::Relaxed);
