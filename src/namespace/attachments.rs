@@ -21,7 +21,7 @@ use super::{INDICES, index_of};
 use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
 use crate::os::signals::held_back;
-use crate::os::thread::{self, Position, Thread, stack_position};
+use crate::os::thread::{self, Caller, Position, Thread, caller, stack_position};
 use crate::os::{credentials, memory, process};
 use crate::queue::inspect::Outline;
 use crate::queue::{self, Configuration, FIRST_GRANULES, FIRST_PAGE, Queue, Stage, Status};
@@ -118,9 +118,8 @@ pub struct Attached {
 impl Attached {
     /// Announces the use of an attachment and checks that the table still names it.
     #[inline(always)]
-    fn announce(attachment: *mut Attachment, id: u32) -> Option<Attached> {
-        let here = stack_position();
-        let announcement = thread::with(|thread| announcement(thread, here));
+    fn announce(attachment: *mut Attachment, id: u32, caller: Caller) -> Option<Attached> {
+        let announcement = announcement(&caller, caller.stack);
         let (before, level) = match announcement {
             Some(announcement) => {
                 // Relaxed: ordered by the barrier of whoever retires (invariant 2).
@@ -293,24 +292,34 @@ fn find_announcement(thread: &Thread) -> Option<&'static Announcement> {
 }
 
 /// The queue of an identifier, if this process has it mapped.
-#[inline(always)]
 pub fn attached(id: u32) -> Option<Attached> {
+    attached_as(id, caller())
+}
+
+/// The same for who knows the caller.
+#[inline(always)]
+fn attached_as(id: u32, caller: Caller) -> Option<Attached> {
     let place = TABLE.get(index_of(id) as usize)?;
     // Acquire: pairs with the publication in `publish`.
     let attachment = place.load(Ordering::Acquire);
     if attachment.is_null() {
         return None;
     }
-    Attached::announce(attachment, id)
+    Attached::announce(attachment, id, caller)
 }
 
 /// The queue of an identifier. `EINVAL` if there is none, `EACCES` if this process may not open it.
-#[inline(always)]
 pub fn attach(id: u32) -> Result<Attached, Errno> {
-    if thread::with(|thread| thread.busy()) {
+    attach_as(id, caller())
+}
+
+/// The same for who knows the caller.
+#[inline(always)]
+pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
+    if caller.busy() {
         recover();
     }
-    match attached(id) {
+    match attached_as(id, caller) {
         Some(attached) => Ok(attached),
         None => held_back(|| attach_file(index_of(id), Some(id))),
     }
@@ -358,7 +367,7 @@ fn recover() {
         let attachment = ptr::with_exposed_provenance_mut::<Attachment>(object);
         // SAFETY: frames only ever hold the addresses of attachments; by invariant 1 that is one.
         let id = unsafe { &*attachment }.id.load(Ordering::Acquire);
-        let attached = id.checked_sub(1).and_then(|id| Attached::announce(attachment, id as u32));
+        let attached = id.checked_sub(1).and_then(|id| Attached::announce(attachment, id as u32, caller()));
         match attached {
             Some(attached) => attached.queue().recover(stack_position()),
             None => {
@@ -756,7 +765,7 @@ fn publish(
             // SAFETY: by invariant 1.
             let other = unsafe { &*there };
             if other.id.load(Ordering::Acquire) == u64::from(id) + 1
-                && let Some(attached) = Attached::announce(there, id)
+                && let Some(attached) = Attached::announce(there, id, caller())
                 && attached.inode() == inode
             {
                 give_back(number, attachment);
@@ -771,7 +780,7 @@ fn publish(
             break;
         }
     }
-    Attached::announce(mine, id).ok_or(Errno::EINVAL)
+    Attached::announce(mine, id, caller()).ok_or(Errno::EINVAL)
 }
 
 /// Takes a queue that is gone out of the table; it is unmapped when nobody uses it any more.
@@ -883,7 +892,7 @@ fn sweep() {
         let Some(attachment) = pooled(number) else { return };
         let Some(id) = attachment.id.load(Ordering::Acquire).checked_sub(1) else { continue };
         let mine = ptr::from_ref(attachment).cast_mut();
-        if let Some(attached) = Attached::announce(mine, id as u32)
+        if let Some(attached) = Attached::announce(mine, id as u32, caller())
             && Queue::new(attached.mapping(), attached.object()).is_removed()
         {
             drop(attached);

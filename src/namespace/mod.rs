@@ -38,7 +38,9 @@ mod draft;
 mod hints;
 pub mod limits;
 
-pub use attachments::{Attached, Attachment, after_fork, attach, attach_index, detach, glimpse, outline};
+pub use attachments::{
+    Attached, Attachment, after_fork, attach, attach_as, attach_index, detach, glimpse, outline,
+};
 pub use directory::{body_path, directory, key_path, queue_path, read_environment};
 
 use crate::os::errno::Errno;

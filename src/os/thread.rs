@@ -173,6 +173,29 @@ pub fn current() -> Current {
     current
 }
 
+/// The calling thread, and the stack position of its call into the library: asked for once, and passed down.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    current: Current,
+    /// See [`stack_position`].
+    pub stack: Position,
+}
+
+/// Who calls.
+#[inline(always)]
+pub fn caller() -> Caller {
+    Caller { current: current(), stack: stack_position() }
+}
+
+impl core::ops::Deref for Caller {
+    type Target = Thread;
+
+    #[inline(always)]
+    fn deref(&self) -> &Thread {
+        &self.current
+    }
+}
+
 /// Runs `f` with the state of the calling thread ([`current`]).
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&Thread) -> R) -> R {

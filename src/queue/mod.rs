@@ -3,6 +3,14 @@
 //! Nothing here waits, except for room to try again (sleeping on what `waiters::bed` says is done above). An operation
 //! claims a participant ([`Queue::enter`]), runs one transaction or a few, and leaves.
 //!
+//! # Quick attempts
+//! The bodies of sending and receiving are compiled twice. Once for what is usual: room or a message is there, nobody
+//! waits, what is wanted comes first; as one piece of straight code whose transaction lives in registers. It gives up
+//! ([`tx::Stop::Unusual`]), before it has changed anything, where it would have to call something that cannot be part of that; then
+//! the whole begins once more, and the other one does it. One source, so that both mean the same: what is left out
+//! says `QUICK`.
+//!
+//! # Deaths
 //! | where a participant dies                 | what that leaves behind                                  |
 //! |------------------------------------------|----------------------------------------------------------|
 //! | before its commit                        | nothing that anybody can see                             |
@@ -30,7 +38,7 @@ pub use waiters::{Request, Selector};
 use crate::os::clock;
 use crate::os::errno::Errno;
 use crate::os::process;
-use crate::os::thread::{Position, stack_position};
+use crate::os::thread::{Caller, Position, caller, stack_position};
 use crate::shm::Mapping;
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, GRANULES_PER_PAGE, Held, PARTICIPANT, participant, settings, superblock,
@@ -111,6 +119,8 @@ pub trait Permission {
     /// `Err` with the error to answer, or nothing. `version` counts the changes of the settings;
     /// `settings` reads them.
     fn check(&self, version: u32, settings: &dyn Fn() -> Result<Configuration, Errno>) -> Result<(), Errno>;
+    /// The same, if it is known without reading them.
+    fn known(&self, version: u32) -> Option<Result<(), Errno>>;
 }
 
 /// Whoever asks may: for what is done on nobody's behalf.
@@ -119,6 +129,9 @@ pub struct Anybody;
 impl Permission for Anybody {
     fn check(&self, _: u32, _: &dyn Fn() -> Result<Configuration, Errno>) -> Result<(), Errno> {
         Ok(())
+    }
+    fn known(&self, _: u32) -> Option<Result<(), Errno>> {
+        Some(Ok(()))
     }
 }
 
@@ -221,7 +234,7 @@ pub struct Queue<'m> {
 fn refused(stop: Stop) -> Errno {
     match stop {
         Stop::Errno(errno) => errno,
-        Stop::Damaged | Stop::Grow => DAMAGED,
+        Stop::Damaged | Stop::Grow | Stop::Unusual => DAMAGED,
     }
 }
 
@@ -239,25 +252,39 @@ impl<'m> Queue<'m> {
     /// Claims a participant for an operation, after healing what is found dead or left behind.
     ///
     /// `ENOMEM` when all are taken by living threads.
-    #[inline(always)]
     pub fn enter(&self) -> Result<Seat<'m>, Errno> {
-        let stack = stack_position();
-        if crate::os::thread::current().busy() {
-            self.recover(stack);
+        self.enter_as(caller())
+    }
+
+    /// The same for who knows the caller.
+    #[inline(always)]
+    pub fn enter_as(self, caller: Caller) -> Result<Seat<'m>, Errno> {
+        if caller.busy() {
+            self.recover(caller.stack);
         }
+        match Seat::claim(self.memory, self.object, caller) {
+            Some(seat) if !seat.inherited => Ok(seat),
+            claimed => self.enter_after_all(caller, claimed),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_after_all(self, caller: Caller, mut claimed: Option<Seat<'m>>) -> Result<Seat<'m>, Errno> {
         loop {
-            let seat = Seat::claim(self.memory, self.object, stack).ok_or(Errno::ENOMEM)?;
+            let seat = claimed.ok_or(Errno::ENOMEM)?;
             if !seat.inherited {
                 return Ok(seat);
             }
             self.heal(seat);
+            claimed = Seat::claim(self.memory, self.object, caller);
         }
     }
 
     /// Heals what this thread left by siglongjmp on this queue.
     #[cold]
     #[inline(never)]
-    pub fn recover(&self, stack: Position) {
+    pub fn recover(self, stack: Position) {
         loop {
             match Seat::recover(self.memory, self.object, stack) {
                 Recovery::Nothing => return,
@@ -398,6 +425,18 @@ impl<'m> Queue<'m> {
         }
         let settings = || Configuration::read(tx).map_err(|Damaged| DAMAGED);
         Ok(permission.check(tx.configured(), &settings)?)
+    }
+
+    /// The same in an attempt that may be quick.
+    #[inline(always)]
+    fn admit_to<const QUICK: bool>(&self, tx: &Tx, permission: &impl Permission) -> Result<(), Stop> {
+        if !QUICK {
+            return self.admit(tx, permission);
+        }
+        if tx.removed() != 0 {
+            return Err(Stop::Errno(Errno::EINVAL));
+        }
+        Ok(permission.known(tx.configured()).ok_or(Stop::Unusual)??)
     }
 
     /// What a permission says at this moment; `EINVAL` if the queue is removed.

@@ -76,20 +76,24 @@ fn is_unindexed(tx: &Tx, sought: u32) -> Result<bool, Damaged> {
 
 /// Takes a message out of the queue; its granule is free, or the new `head`, from the commit on.
 #[inline(always)]
-pub fn remove(tx: &mut Tx, granule: u32, length: u32) -> Result<(), Damaged> {
+pub fn remove<const QUICK: bool>(tx: &mut Tx, granule: u32, length: u32) -> Result<(), Stop> {
     // The links of messages are as they were: nothing that comes before this changes them.
     let (head, next) = (tx.head(), tx.peek(granule, message::NEXT)?);
     let first = tx.peek(head, message::NEXT)?;
+    let is_indexed = granule != tx.unindexed() && first != tx.unindexed();
+    if QUICK && (is_indexed || granule == tx.alike() || granule != first) {
+        return Err(Stop::Unusual);
+    }
     // The index knows all messages before `unindexed`: those are some, unless that is the first.
     if granule == tx.unindexed() {
         tx.set_unindexed(next);
-    } else if first != tx.unindexed() {
+    } else if !QUICK && is_indexed {
         remove_from_index(tx, granule)?;
     }
-    if granule == tx.alike() {
+    if !QUICK && granule == tx.alike() {
         tx.set_alike(0);
     }
-    if granule == first {
+    if QUICK || granule == first {
         tx.set_head(granule);
     } else {
         remove_behind_first(tx, granule, next)?;

@@ -33,7 +33,7 @@ pub fn take_granule(tx: &mut Tx) -> Result<Option<u32>, Damaged> {
 }
 
 /// Takes `count` granules in a row that were never used.
-#[inline]
+#[inline(always)]
 pub fn take_fresh(tx: &mut Tx, count: u32) -> Option<u32> {
     let start = place(tx.mark(), count);
     if start.checked_add(count)? > tx.reserved() {
@@ -53,6 +53,7 @@ pub fn free_granule(tx: &mut Tx, granule: u32) -> Result<(), Damaged> {
 }
 
 /// The class a block says it has.
+#[inline(always)]
 pub fn class_of(memory: &Mapping, block: u32) -> Result<u32, Damaged> {
     // Relaxed: written by an earlier holder, before the transaction that let go of the block.
     let class = plain(memory, block, BLOCK_CLASS)?.load(Ordering::Relaxed);
@@ -60,6 +61,7 @@ pub fn class_of(memory: &Mapping, block: u32) -> Result<u32, Damaged> {
 }
 
 /// Puts a block on the free list of its class.
+#[inline(always)]
 pub fn free_block(tx: &mut Tx, block: u32) -> Result<(), Damaged> {
     let class = Position::class(class_of(tx.memory, block)?);
     let first = tx.get(class)?;
@@ -68,6 +70,7 @@ pub fn free_block(tx: &mut Tx, block: u32) -> Result<(), Damaged> {
 }
 
 /// Takes a free block of a class; 0 if there is none.
+#[inline(always)]
 pub fn take_block(tx: &mut Tx, class: u32) -> Result<u32, Damaged> {
     let class = Position::class(class);
     let block = tx.get(class)?;
@@ -79,6 +82,7 @@ pub fn take_block(tx: &mut Tx, class: u32) -> Result<u32, Damaged> {
 }
 
 /// Changes which block a participant holds; frees the one it held if `free_old`.
+#[inline(always)]
 pub fn hold_block(tx: &mut Tx, seat: u32, block: u32, free_old: bool) -> Result<(), Damaged> {
     let old = tx.held(seat, Held::Block)?;
     if free_old && old != 0 {
@@ -157,7 +161,7 @@ pub fn growing<'m, R>(
             Ok(result) => return Ok(result),
             Err(Stop::Grow) => grow(memory, seat)?,
             Err(Stop::Errno(errno)) => return Err(errno),
-            Err(Stop::Damaged) => return Err(super::tx::DAMAGED),
+            Err(Stop::Damaged | Stop::Unusual) => return Err(super::tx::DAMAGED),
         }
     }
 }

@@ -122,26 +122,39 @@ pub enum Missing {
 }
 
 impl<'m> Queue<'m> {
+    /// Takes the first message that is wanted, if that is nothing unusual; else as [`Queue::take`] does, without waiting.
+    #[inline(always)]
+    pub fn take_quickly(
+        self,
+        seat: &Seat<'m>,
+        request: &Request,
+        permission: &(impl Permission + Copy),
+        received: &mut Received,
+    ) -> Result<Option<Missing>, Errno> {
+        let mut tx = Tx::new(self.memory, seat.index);
+        let stamps = stamps();
+        let said = match tx.begin_quickly() {
+            Ok(()) => {
+                self.attempt_take::<true>(&mut tx, seat, request, permission, stamps, false, 1, received)
+            }
+            Err(stop) => Err(stop),
+        };
+        match tx.end_quickly(said) {
+            Ok(Attempt::Received) => Ok(None),
+            Ok(_) => Ok(Some(Missing::Nothing)),
+            Err(Stop::Errno(errno)) => Err(errno),
+            // Copies, so that what is here need not be in memory.
+            Err(_) => self.take(&seat.alias(), &{ *request }, &{ *permission }, false, received),
+        }
+    }
+
     /// Takes the first message that is wanted. With none, stands in line if `wait`; then the participant must
     /// sleep or stop waiting before it does anything else.
     ///
     /// The text stays valid until the participant is given back or used again.
     #[inline(never)]
     pub fn take(
-        &self,
-        seat: &Seat<'m>,
-        request: &Request,
-        permission: &impl Permission,
-        wait: bool,
-        received: &mut Received,
-    ) -> Result<Option<Missing>, Errno> {
-        self.take_here(seat, request, permission, wait, received)
-    }
-
-    /// [`Queue::take`], in the place of the call.
-    #[inline(always)]
-    pub fn take_here(
-        &self,
+        self,
         seat: &Seat<'m>,
         request: &Request,
         permission: &impl Permission,
@@ -150,11 +163,20 @@ impl<'m> Queue<'m> {
     ) -> Result<Option<Missing>, Errno> {
         let mut glance = GLANCE;
         let mut steps = 0u32;
-        let (mut tx, mut attempts) = (Tx::new(self.memory), Attempts::new());
+        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index), Attempts::new());
         loop {
             attempts.begin(&mut tx).map_err(damaged)?;
-            let said = self.attempt_take(&mut tx, seat, request, permission, wait, glance, received);
-            match attempts.end(&mut tx, seat.index, said) {
+            let said = self.attempt_take::<false>(
+                &mut tx,
+                seat,
+                request,
+                permission,
+                stamps(),
+                wait,
+                glance,
+                received,
+            );
+            match attempts.end(&mut tx, said) {
                 None => {}
                 Some(Ok(Attempt::Received)) => return Ok(None),
                 Some(Ok(Attempt::Step)) => {
@@ -177,27 +199,34 @@ impl<'m> Queue<'m> {
     }
 
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "compiled into its one caller")]
-    fn attempt_take(
+    #[expect(clippy::too_many_arguments, reason = "compiled into its callers")]
+    fn attempt_take<const QUICK: bool>(
         &self,
         tx: &mut Tx<'m>,
         seat: &Seat<'m>,
         request: &Request,
         permission: &impl Permission,
+        (now, pid): (u64, u32),
         wait: bool,
         glance: u32,
         received: &mut Received,
     ) -> Result<Verdict<Attempt>, Stop> {
         let state = tx.held_by(seat, Held::State);
-        if state & waiters::HANDED != 0 {
+        if QUICK && (state != waiters::IDLE || now < tx.rtime()) {
+            return Err(Stop::Unusual);
+        }
+        if !QUICK && state & waiters::HANDED != 0 {
             // Looking on from its place in line, it has been served meanwhile.
             let granule = waiters::take_handed(tx, seat.index)?.ok_or(Damaged)?;
             received.read(tx, granule)?;
             return Ok(Verdict::Commit(Attempt::Received));
         }
-        self.admit(tx, permission)?;
-        let granule = match find(tx, request.selector, glance)? {
+        self.admit_to::<QUICK>(tx, permission)?;
+        let found = if QUICK { find_first(tx, request.selector) } else { find(tx, request.selector, glance) };
+        let granule = match found? {
             Found::Message(granule) => granule,
+            Found::Nothing if QUICK && tx.handed() == 0 => return Ok(Verdict::Answer(Attempt::Nothing)),
+            _ if QUICK => return Err(Stop::Unusual),
             Found::Index => {
                 types::advance(tx)?;
                 return Ok(Verdict::Commit(Attempt::Step));
@@ -234,14 +263,13 @@ impl<'m> Queue<'m> {
             let text = block_text(tx.memory, block, length as usize);
             received.text = Text::Block(text.ok_or(Damaged)?);
         }
-        order::remove(tx, granule, length)?;
-        if state != waiters::IDLE {
+        order::remove::<QUICK>(tx, granule, length)?;
+        if !QUICK && state != waiters::IDLE {
             if state & !1 == waiters::WAITING {
                 Line::Receivers.leave_anywhere(tx, seat.index)?;
             }
             tx.hold(seat.index, Held::State, waiters::IDLE)?;
         }
-        let (now, pid) = stamps();
         tx.set_rtime(now);
         tx.set_lrpid(pid);
         tx.count_taken();
@@ -339,7 +367,23 @@ fn at_position(tx: &Tx, position: u64) -> Result<u32, Stop> {
     Ok(granule)
 }
 
+/// [`find`], as far as it can be told from the first message.
 #[inline(always)]
+fn find_first(tx: &Tx, selector: Selector) -> Result<Found, Damaged> {
+    let first = tx.first()?;
+    if first == 0 {
+        return Ok(Found::Nothing);
+    }
+    let is_wanted = match selector {
+        Selector::Any => true,
+        Selector::Type(mtype) => tx.mtype(first)? == mtype,
+        Selector::Except(mtype) => tx.mtype(first)? != mtype,
+        // No type is lower.
+        Selector::AtMost(_) => tx.mtype(first)? == 1,
+    };
+    Ok(if is_wanted { Found::Message(first) } else { Found::Index })
+}
+
 fn find(tx: &Tx, selector: Selector, glance: u32) -> Result<Found, Damaged> {
     let first = tx.first()?;
     if first == 0 {

@@ -73,34 +73,48 @@ impl<'m> Queue<'m> {
         Ok(Outgoing { granule, block, mtype, length: length as u32, text, again: None })
     }
 
+    /// Sends a prepared message, if that is nothing unusual; else as [`Queue::post`] does, without waiting.
+    #[inline(always)]
+    pub fn post_quickly(
+        self,
+        seat: &Seat<'m>,
+        message: &Outgoing,
+        permission: &(impl Permission + Copy),
+    ) -> Result<Sent, Errno> {
+        let mut tx = Tx::new(self.memory, seat.index);
+        let stamps = stamps();
+        let said = match tx.begin_quickly() {
+            Ok(()) => {
+                let after = &mut Aftermath::default();
+                self.attempt::<true>(&mut tx, seat, message, permission, stamps, false, after)
+            }
+            Err(stop) => Err(stop),
+        };
+        match tx.end_quickly(said) {
+            Ok(Attempt::Full) => Ok(Sent::Full),
+            Ok(_) => Ok(Sent::Done),
+            Err(Stop::Errno(errno)) => Err(errno),
+            // Copies, so that what is here need not be in memory.
+            Err(_) => self.post(&seat.alias(), &{ *message }, &{ *permission }, false),
+        }
+    }
+
     /// Sends a prepared message. Without room, stands in line if `wait`; then the participant must sleep or
     /// stop waiting before it does anything else.
     #[inline(never)]
     pub fn post(
-        &self,
+        self,
         seat: &Seat<'m>,
         message: &Outgoing,
         permission: &impl Permission,
         wait: bool,
     ) -> Result<Sent, Errno> {
-        self.post_here(seat, message, permission, wait)
-    }
-
-    /// [`Queue::post`], in the place of the call.
-    #[inline(always)]
-    pub fn post_here(
-        &self,
-        seat: &Seat<'m>,
-        message: &Outgoing,
-        permission: &impl Permission,
-        wait: bool,
-    ) -> Result<Sent, Errno> {
-        let (mut tx, mut attempts) = (Tx::new(self.memory), Attempts::new());
+        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index), Attempts::new());
         loop {
             let mut after = Aftermath::default();
             attempts.begin(&mut tx).map_err(damaged)?;
-            let said = self.attempt(&mut tx, seat, message, permission, wait, &mut after);
-            let attempt = match attempts.end(&mut tx, seat.index, said) {
+            let said = self.attempt::<false>(&mut tx, seat, message, permission, stamps(), wait, &mut after);
+            let attempt = match attempts.end(&mut tx, said) {
                 None => continue,
                 Some(Ok(attempt)) => attempt,
                 Some(Err(Stop::Grow)) => {
@@ -169,22 +183,29 @@ impl<'m> Queue<'m> {
     }
 
     #[inline(always)]
-    fn attempt(
+    #[expect(clippy::too_many_arguments, reason = "compiled into its callers")]
+    fn attempt<const QUICK: bool>(
         &self,
         tx: &mut Tx<'m>,
         seat: &Seat<'m>,
         message: &Outgoing,
         permission: &impl Permission,
+        (now, pid): (u64, u32),
         wait: bool,
         after: &mut Aftermath,
     ) -> Result<Verdict<Attempt>, Stop> {
-        self.admit(tx, permission)?;
+        self.admit_to::<QUICK>(tx, permission)?;
         if message.again.is_some_and(|taken| taken != tx.taken()) {
             return Ok(Verdict::Answer(Attempt::Full));
         }
         let state = tx.held_by(seat, Held::State);
+        if QUICK
+            && (state != waiters::IDLE || tx.receivers() != 0 || message.again.is_some() || now < tx.stime())
+        {
+            return Err(Stop::Unusual);
+        }
         if !tx.fits(u64::from(message.length))? {
-            if !wait {
+            if QUICK || !wait {
                 return Ok(Verdict::Answer(Attempt::Full));
             }
             if state & !1 != waiters::FULL {
@@ -193,15 +214,14 @@ impl<'m> Queue<'m> {
             }
             return Ok(Verdict::Commit(Attempt::InLine));
         }
-        if state & !1 == waiters::FULL {
+        if !QUICK && state & !1 == waiters::FULL {
             Line::Senders.leave_anywhere(tx, seat.index)?;
         }
-        if state != waiters::IDLE {
+        if !QUICK && state != waiters::IDLE {
             tx.hold(seat.index, Held::State, waiters::IDLE)?;
         }
         let mut handed = None;
-        let receivers = tx.receivers();
-        if receivers != 0 {
+        if !QUICK && tx.receivers() != 0 {
             match waiters::offer(tx, message.granule, message.mtype, message.length, after)? {
                 Offer::Taken(handover) => {
                     waiters::owe(tx.memory, seat.index, Some(handover))?;
@@ -211,7 +231,6 @@ impl<'m> Queue<'m> {
                 Offer::Crowded => return Ok(Verdict::Commit(Attempt::Crowded)),
             }
         }
-        let (now, pid) = stamps();
         // What is sent once more was stamped when it was sent.
         if !message.text.is_null() {
             tx.set_stime(now);
@@ -219,7 +238,9 @@ impl<'m> Queue<'m> {
         }
         match handed {
             Some(_) => tx.set_rtime(now),
-            None if message.again.is_some() => order::reinsert(tx, message.granule, message.length)?,
+            None if !QUICK && message.again.is_some() => {
+                order::reinsert(tx, message.granule, message.length)?
+            }
             None => order::append(tx, message.granule, message.length)?,
         }
         // What goes out is replaced in the same transaction, if that is easy.

@@ -17,6 +17,8 @@ const _: () = assert!((PREFIX + WORDS) * 8 == 64);
 pub struct Tx<'m> {
     /// The queue's memory.
     pub memory: &'m Mapping,
+    /// Whose it is.
+    seat: u32,
     inner: Transaction<'m, AtomicU64, WORDS>,
     annex: Annex<'m>,
 }
@@ -30,6 +32,8 @@ pub enum Stop {
     Grow,
     /// The answer is an error.
     Errno(Errno),
+    /// More than a [quick](crate::queue) attempt can do.
+    Unusual,
 }
 
 impl From<Damaged> for Stop {
@@ -184,42 +188,65 @@ impl<'m> Annex<'m> {
 }
 
 impl<'m> Tx<'m> {
-    /// None yet.
+    /// None yet; as a participant.
     #[inline(always)]
-    pub fn new(memory: &'m Mapping) -> Tx<'m> {
-        Tx { memory, inner: Transaction::to_look_at([0; WORDS]), annex: Annex::new() }
+    pub fn new(memory: &'m Mapping, seat: u32) -> Tx<'m> {
+        Tx { memory, seat, inner: Transaction::to_look_at([0; WORDS]), annex: Annex::new() }
     }
 
-    /// Begins.
+    /// Begins one that only looks.
     pub fn begin(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
-        let mut tx = Tx::new(memory);
+        let mut tx = Tx::new(memory, 0);
         tx.begin_anew()?;
         Ok(tx)
     }
 
     /// What can be seen by who may only read the control file: a consistent header, no link words.
     pub fn glimpse(memory: &'m Mapping) -> Result<Tx<'m>, Damaged> {
-        let mut tx = Tx { memory, inner: Transaction::to_look_at(txn::glimpse(memory)?), annex: Annex::new() };
+        let mut tx = Tx::new(memory, 0);
+        tx.inner = Transaction::to_look_at(txn::glimpse(memory)?);
         tx.annex.there = Annex::at(memory, tx.annexed())?;
         Ok(tx)
     }
 
+    /// The one attempt of a [quick](crate::queue) operation: begins, if nothing stands in the way.
     #[inline(always)]
-    fn begin_anew(&mut self) -> Result<(), Damaged> {
-        self.inner.begin(self.memory)?;
+    pub fn begin_quickly(&mut self) -> Result<(), Stop> {
+        if !self.inner.begin_quickly(self.memory, self.seat)? {
+            return Err(Stop::Unusual);
+        }
         self.annex.there = Annex::at(self.memory, self.annexed())?;
         self.annex.changed = false;
         Ok(())
     }
 
-    /// Commits, as a participant; false if somebody else was faster.
+    /// Ends it as its body says; unusual if that is lost.
+    #[inline(always)]
+    pub fn end_quickly<R>(&mut self, said: Result<Verdict<R>, Stop>) -> Result<R, Stop> {
+        let (kept, result) = match said {
+            Ok(Verdict::Commit(result)) => (self.commit()?, Ok(result)),
+            Ok(Verdict::Answer(result)) => (self.still(), Ok(result)),
+            Err(stop) => (self.still(), Err(stop)),
+        };
+        if kept { result } else { Err(Stop::Unusual) }
+    }
+
+    #[inline(always)]
+    fn begin_anew(&mut self) -> Result<(), Damaged> {
+        self.inner.begin(self.memory, self.seat)?;
+        self.annex.there = Annex::at(self.memory, self.annexed())?;
+        self.annex.changed = false;
+        Ok(())
+    }
+
+    /// Commits; false if somebody else was faster.
     ///
     /// An annex that changed goes to that one of the participant's two that is not in force. So no annex that `cur` leads
     /// to is written, as no record is that it names.
     #[inline(always)]
-    fn commit(&mut self, seat: u32) -> Result<bool, Damaged> {
+    fn commit(&mut self) -> Result<bool, Damaged> {
         if self.annex.changed {
-            let annex = seat << 1 | u32::from(self.annexed() == seat << 1);
+            let annex = self.seat << 1 | u32::from(self.annexed() == self.seat << 1);
             let place = Annex::at(self.memory, annex)?;
             // Release: by the argument in `txn`, before writing what an old snapshot may still look at.
             fence(Ordering::Release);
@@ -230,7 +257,7 @@ impl<'m> Tx<'m> {
             }
             self.set_annexed(annex);
         }
-        self.inner.commit(self.memory, seat)
+        self.inner.commit(self.memory)
     }
 
     #[inline(always)]
@@ -315,7 +342,7 @@ impl<'m> Tx<'m> {
     }
 
     /// Whether the snapshot is still the truth.
-    #[inline]
+    #[inline(always)]
     pub fn still(&self) -> bool {
         self.inner.still(self.memory)
     }
@@ -440,12 +467,12 @@ impl Attempts {
         tx.begin_anew()
     }
 
-    /// Ends one, of a participant, as its body says. `None` if it was lost.
+    /// Ends one as its body says. `None` if it was lost.
     #[inline(always)]
-    pub fn end<R>(&mut self, tx: &mut Tx, seat: u32, said: Result<Verdict<R>, Stop>) -> Option<Result<R, Stop>> {
+    pub fn end<R>(&mut self, tx: &mut Tx, said: Result<Verdict<R>, Stop>) -> Option<Result<R, Stop>> {
         self.lost += 1;
         match said {
-            Ok(Verdict::Commit(result)) => match tx.commit(seat) {
+            Ok(Verdict::Commit(result)) => match tx.commit() {
                 Ok(true) => Some(Ok(result)),
                 Ok(false) => None,
                 Err(Damaged) => Some(Err(Stop::Damaged)),
@@ -473,11 +500,11 @@ pub fn run<'m, R>(
     seat: u32,
     mut body: impl FnMut(&mut Tx<'m>) -> Result<Verdict<R>, Stop>,
 ) -> Result<R, Stop> {
-    let (mut tx, mut attempts) = (Tx::new(memory), Attempts::new());
+    let (mut tx, mut attempts) = (Tx::new(memory, seat), Attempts::new());
     loop {
         attempts.begin(&mut tx)?;
         let said = body(&mut tx);
-        if let Some(result) = attempts.end(&mut tx, seat, said) {
+        if let Some(result) = attempts.end(&mut tx, said) {
             return result;
         }
     }

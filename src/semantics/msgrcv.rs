@@ -6,6 +6,7 @@ use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
+use crate::os::thread;
 use crate::queue::waiters::{HANDED, TOO_BIG, WAITING, state};
 use crate::queue::{Missing, Queue, Received, Request, Selector};
 use crate::txn::{self, Seat};
@@ -75,9 +76,10 @@ fn checked(msqid: i32, size: usize) -> Result<u32, Errno> {
 
 #[inline(always)]
 fn enter(msqid: i32, size: usize) -> Result<(Attached, Queue<'static>, Seat<'static>), Errno> {
-    let attached = namespace::attach(checked(msqid, size)?)?;
+    let (id, caller) = (checked(msqid, size)?, thread::caller());
+    let attached = namespace::attach_as(id, caller)?;
     let queue = attached.lasting_queue();
-    let seat = queue.enter()?;
+    let seat = queue.enter_as(caller)?;
     Ok((attached, queue, seat))
 }
 
@@ -92,7 +94,7 @@ fn receive(
 ) -> Step<Receiving, usize> {
     let needs = Needs::to_read(&attached);
     let mut received = Received::new();
-    let received = match queue.take_here(&seat, &request, &needs, false, &mut received) {
+    let received = match queue.take_quickly(&seat, &request, &needs, &mut received) {
         Ok(None) => deliver(queue, &seat, &received, request.size as usize, destination),
         Ok(Some(_)) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::ENOMSG),
         Ok(Some(_)) => return wait(attached, seat, request, needs, destination),

@@ -6,6 +6,7 @@ use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
+use crate::os::thread;
 use crate::queue::waiters::FULL;
 use crate::queue::{Outgoing, Queue, Sent};
 use crate::txn::Seat;
@@ -42,7 +43,8 @@ fn enter(
     if size > isize::MAX as usize || mtype < 1 {
         return Err(Errno::EINVAL);
     }
-    let attached = match namespace::attach(identifier(msqid)?) {
+    let (id, caller) = (identifier(msqid)?, thread::caller());
+    let attached = match namespace::attach_as(id, caller) {
         Ok(attached) if limits::is_too_long_for(&attached, size as u64) => return Err(Errno::EINVAL),
         Ok(attached) => attached,
         Err(_) if limits::is_too_long(size as u64) => return Err(Errno::EINVAL),
@@ -53,7 +55,7 @@ fn enter(
         }
     };
     let queue = attached.lasting_queue();
-    let seat = queue.enter()?;
+    let seat = queue.enter_as(caller)?;
     Ok((attached, queue, seat))
 }
 
@@ -71,7 +73,7 @@ fn send(
     let message = queue.prepare(&seat, mtype, size);
     let message = message.and_then(|message| source.copy_to(&message).map(|()| message));
     let sent = match message {
-        Ok(message) => match queue.post_here(&seat, &message, &needs, false) {
+        Ok(message) => match queue.post_quickly(&seat, &message, &needs) {
             Ok(Sent::Done) => Ok(()),
             Ok(_) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::EAGAIN),
             Ok(_) => return wait(attached, seat, message, needs),

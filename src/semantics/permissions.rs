@@ -102,6 +102,7 @@ pub fn may_control(id: u32, settings: &Configuration) -> Result<(), Errno> {
 }
 
 /// The rights a call needs on an attached queue.
+#[derive(Clone, Copy)]
 pub struct Needs {
     attachment: &'static Attachment,
     bit: u64,
@@ -139,6 +140,11 @@ impl Needs {
         Needs { attachment: attached.attachment(), bit: MAY_WRITE }
     }
 
+    #[inline(always)]
+    fn answer(&self, decision: u64) -> Result<(), Errno> {
+        if decision & self.bit == self.bit { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
     #[cold]
     fn decide(&self, basis: u64, settings: &dyn Fn() -> Result<Configuration, Errno>) -> Result<u64, Errno> {
         let (settings, id) = (settings()?, self.attachment.id());
@@ -156,14 +162,17 @@ impl Needs {
 }
 
 impl Permission for Needs {
-    #[inline(always)]
     fn check(&self, version: u32, settings: &dyn Fn() -> Result<Configuration, Errno>) -> Result<(), Errno> {
-        let basis = basis(version);
-        let mut decision = self.attachment.decision.load(Ordering::Relaxed);
-        if decision & !(MAY_READ | MAY_WRITE) != basis | VALID {
-            decision = self.decide(basis, settings)?;
+        if let Some(known) = self.known(version) {
+            return known;
         }
-        if decision & self.bit == self.bit { Ok(()) } else { Err(Errno::EACCES) }
+        self.answer(self.decide(basis(version), settings)?)
+    }
+
+    #[inline(always)]
+    fn known(&self, version: u32) -> Option<Result<(), Errno>> {
+        let decision = self.attachment.decision.load(Ordering::Relaxed);
+        (decision & !(MAY_READ | MAY_WRITE) == basis(version) | VALID).then(|| self.answer(decision))
     }
 }
 

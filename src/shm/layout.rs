@@ -242,13 +242,7 @@ pub const fn may_be_skipped(granule: u32) -> bool {
         && window_end - offset < window_end / 2
 }
 
-/// The name of a link word, as it stands in a redo log.
-///
-/// | bits 30.. | then                          |
-/// |-----------|-------------------------------|
-/// | 0         | granule << 4 \| word          |
-/// | 1         | participant << 3 \| which     |
-/// | 2         | block class                   |
+/// The name of a link word, as it stands in a redo log: its offset in words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position(pub u32);
 
@@ -283,58 +277,58 @@ impl Held {
     }
 }
 
+/// Where participants, arena and file end or begin, in words.
+const PARTICIPANTS_WORD: u32 = (PARTICIPANTS / 8) as u32;
+const ARENA_WORD: u32 = (ARENA / 8) as u32;
+const FILE_WORD: u32 = (FILE / 8) as u32;
+const CLASSES_WORD: u32 = (superblock::CLASSES / 8) as u32;
+
 impl Position {
     /// Link word `word` of a granule.
     ///
-    /// What does not fit is cut off, so that the compiler, which sees both sides, need not take the name apart
-    /// again; [`Position::offset`] checks what is left.
+    /// What does not fit is cut off; [`Position::offset`] checks what is left.
     #[inline(always)]
     pub const fn granule(granule: u32, word: u32) -> Position {
-        Position(((granule & ((1 << 26) - 1)) << 4) | (word & 15))
+        Position(ARENA_WORD + (granule & ((1 << 24) - 1)) * GRANULE_WORDS as u32 + (word & 15))
     }
 
     /// A link word of a participant.
     #[inline(always)]
     pub const fn participant(index: u32, which: Held) -> Position {
-        Position((1 << 30) | ((index & ((1 << 27) - 1)) << 3) | which as u32)
+        let index = index & (MAX_PARTICIPANTS.next_power_of_two() - 1);
+        Position(PARTICIPANTS_WORD + index * PARTICIPANT_WORDS as u32 + which.word() as u32)
     }
 
     /// The free list of a block class.
-    #[inline]
+    #[inline(always)]
     pub const fn class(class: u32) -> Position {
-        Position((2 << 30) | class)
+        Position(CLASSES_WORD + class)
     }
 
     /// Where the word lies; `None` if there is no link word of that name.
     #[inline(always)]
     pub const fn offset(self) -> Option<u64> {
-        let rest = self.0 & ((1 << 30) - 1);
-        match self.0 >> 30 {
-            0 => {
-                let (granule, word) = (rest >> 4, rest & 15);
-                if granule == 0 || granule >= GRANULES || word >= LINKS_PER_GRANULE {
-                    return None;
-                }
-                Some(granule_offset(granule) + word as u64 * 8)
+        const HELD: u64 = {
+            let all = [Held::Spare, Held::Block, Held::Fresh, Held::State, Held::Next];
+            let (mut held, mut which) = (0, 0);
+            while which < all.len() {
+                held |= 1 << all[which].word();
+                which += 1;
             }
-            1 => {
-                let (index, which) = (rest >> 3, rest & 7);
-                if index >= MAX_PARTICIPANTS {
-                    return None;
-                }
-                let within = match which {
-                    0 => participant::SPARE,
-                    1 => participant::BLOCK,
-                    2 => participant::FRESH,
-                    3 => participant::STATE,
-                    4 => participant::NEXT,
-                    _ => return None,
-                };
-                Some(participant_offset(index) + within)
-            }
-            2 if rest < BLOCK_CLASSES => Some(superblock::CLASSES + rest as u64 * 8),
-            _ => None,
-        }
+            held
+        };
+        const { assert!(PARTICIPANT_WORDS == 128 && GRANULE_WORDS == 16) };
+        let is_link = if self.0 >= ARENA_WORD {
+            // Number 0 is no granule.
+            let granules = ARENA_WORD + GRANULE_WORDS as u32;
+            self.0 >= granules && self.0 < FILE_WORD && self.0 % (GRANULE_WORDS as u32) < LINKS_PER_GRANULE
+        } else if self.0 >= PARTICIPANTS_WORD {
+            let word = self.0 % PARTICIPANT_WORDS as u32;
+            word < u64::BITS && HELD >> word & 1 != 0
+        } else {
+            self.0 >= CLASSES_WORD && self.0 < CLASSES_WORD + BLOCK_CLASSES
+        };
+        if is_link { Some(self.0 as u64 * 8) } else { None }
     }
 }
 
@@ -374,7 +368,10 @@ mod tests {
         assert_eq!(Position::granule(GRANULES, 0).offset(), None);
         assert_eq!(Position::class(BLOCK_CLASSES).offset(), None);
         assert_eq!(Position::participant(MAX_PARTICIPANTS, Held::Next).offset(), None);
-        assert_eq!(Position(3 << 30).offset(), None);
+        assert_eq!(Position((FILE / 8) as u32).offset(), None);
+        assert_eq!(Position(u32::MAX).offset(), None);
+        assert_eq!(Position(0).offset(), None);
+        assert_eq!(Position(PARTICIPANTS_WORD + 5).offset(), None);
         assert_eq!(Position::granule(1, 2).offset(), Some(ARENA + 128 + 16));
         assert_eq!(Position::participant(1, Held::State).offset(), Some(2048 + 64));
     }

@@ -16,8 +16,9 @@
 //! # Protocol
 //! - [`begin`]: read `cur`; read the header of the record it names; if its log is not known to be applied,
 //!   apply it; if `cur` has not moved meanwhile, the copy is a consistent snapshot.
-//! - body: ordinary sequential code over the header copy and the link words; new link values go to a log.
-//! - [`Transaction::commit`]: write header and log into a record of one's own, then swing `cur` to it. This
+//! - body: ordinary sequential code over the header copy and the link words; new link values go to a log, in the
+//!   record that will be committed.
+//! - [`Transaction::commit`]: write the header before the log, in a record of one's own, then swing `cur` to it. This
 //!   is the linearisation point. Then apply the log and mark it applied.
 //! - apply: for each entry compare-and-swap the link word from its old to its new value.
 //!
@@ -51,8 +52,6 @@ mod seat;
 
 pub use seat::{Recovery, Seat, is_dead, reap, seats};
 
-use core::mem::MaybeUninit;
-use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Link words a transaction may change.
@@ -113,11 +112,6 @@ pub trait Memory {
     fn record(&self, record: u32) -> Option<&[Self::Word]>;
     /// A link word, by its position.
     fn link(&self, position: u32) -> Option<&Self::Word>;
-    /// A link word that was found before, by the participant that is about to change it.
-    #[inline(always)]
-    fn known<'a>(&'a self, _position: u32, word: &'a Self::Word) -> Option<&'a Self::Word> {
-        Some(word)
-    }
     /// A fence.
     fn fence(order: Ordering);
     /// Called while another participant is in the way.
@@ -155,15 +149,6 @@ pub fn value(word: u64) -> u32 {
     (word & VALUE) as u32
 }
 
-/// One entry of a redo log.
-struct Entry<'m, W> {
-    position: u32,
-    value: u32,
-    old: u64,
-    /// The link word at `position`.
-    word: &'m W,
-}
-
 /// What a record says of an entry's position and new value.
 #[inline(always)]
 fn pack(position: u32, value: u32) -> u64 {
@@ -183,75 +168,40 @@ fn apply<W: Word>(word: &W, old: u64, value: u32, seq: u64) {
     word.swap_if(old, link_word(value, seq), Ordering::AcqRel);
 }
 
-/// The link words that a transaction changes. The first `length` entries are written, no others: a log that is
-/// begun anew with every transaction must not cost the writing of all of it.
-struct Log<'m, W> {
-    length: usize,
-    entries: [MaybeUninit<Entry<'m, W>>; LOG],
-}
-
-impl<'m, W> Log<'m, W> {
-    #[inline(always)]
-    fn new() -> Log<'m, W> {
-        Log { length: 0, entries: [const { MaybeUninit::uninit() }; LOG] }
-    }
-
-    #[inline(always)]
-    fn entries(&self) -> &[Entry<'m, W>] {
-        // SAFETY: that many are written, and `push` never lets there be more than `LOG`.
-        unsafe { slice::from_raw_parts(self.entries.as_ptr().cast(), self.length) }
-    }
-
-    #[inline(always)]
-    fn find(&self, position: u32) -> Option<u32> {
-        self.entries().iter().find(|entry| entry.position == position).map(|entry| entry.value)
-    }
-
-    /// Gives the entry for a position a new value, if there is one.
-    #[inline(always)]
-    fn replace(&mut self, position: u32, value: u32) -> bool {
-        // SAFETY: as in `entries`.
-        let entries: &mut [Entry<W>] =
-            unsafe { slice::from_raw_parts_mut(self.entries.as_mut_ptr().cast(), self.length) };
-        match entries.iter_mut().find(|entry| entry.position == position) {
-            Some(entry) => {
-                entry.value = value;
-                true
-            }
-            None => false,
-        }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, entry: Entry<'m, W>) -> Result<(), Damaged> {
-        self.entries.get_mut(self.length).ok_or(Damaged)?.write(entry);
-        self.length += 1;
-        Ok(())
-    }
-}
-
-impl<W: Word, const H: usize> Transaction<'_, W, H> {
-    /// A header to look at, and nothing to be done with it: [`Transaction::still`] is false.
-    pub fn to_look_at(header: [u64; H]) -> Self {
-        Transaction { cur: 0, header, log: Log::new() }
-    }
-}
-
 /// A transaction: a consistent snapshot of the header, and the link words to change.
+///
+/// The log is written where it will be read, into the record that the commit publishes, which nobody looks at until then
+/// (but who has an old snapshot, and will not believe it). So what is here fits into registers.
 pub struct Transaction<'m, W, const H: usize> {
     cur: u64,
     /// The header: change it at will.
     pub header: [u64; H],
-    log: Log<'m, W>,
+    /// The record to be written.
+    record: &'m [W],
+    /// Its number.
+    number: u32,
+    /// Entries of the log so far.
+    length: usize,
 }
 
-/// Begins a transaction on what is true now, finishing what another left unfinished.
+impl<W, const H: usize> Transaction<'_, W, H> {
+    /// A header to look at, and nothing to be done with it: [`Transaction::still`] is false.
+    #[inline(always)]
+    pub fn to_look_at(header: [u64; H]) -> Self {
+        Transaction { cur: 0, header, record: &[], number: 0, length: 0 }
+    }
+}
+
+/// Begins a transaction of a participant on what is true now, finishing what another left unfinished.
 ///
 /// Progress: lock-free. It starts over only when somebody committed meanwhile.
 #[inline(always)]
-pub fn begin<M: Memory, const H: usize>(memory: &M) -> Result<Transaction<'_, M::Word, H>, Damaged> {
+pub fn begin<M: Memory, const H: usize>(
+    memory: &M,
+    participant: u32,
+) -> Result<Transaction<'_, M::Word, H>, Damaged> {
     let mut transaction = Transaction::to_look_at([0; H]);
-    transaction.begin(memory)?;
+    transaction.begin(memory, participant)?;
     Ok(transaction)
 }
 
@@ -331,11 +281,11 @@ fn help<M: Memory, const H: usize>(memory: &M, cur: u64) -> Result<(), Damaged> 
 impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
     /// Begins anew: see [`begin`].
     #[inline(always)]
-    pub fn begin<M: Memory<Word = W>>(&mut self, memory: &M) -> Result<(), Damaged> {
-        self.log.length = 0;
+    pub fn begin<M: Memory<Word = W>>(&mut self, memory: &'m M, participant: u32) -> Result<(), Damaged> {
         for _ in 0..PATIENCE {
             let applied;
             (self.cur, applied) = settled(memory, &mut self.header)?;
+            self.write_to(memory, participant)?;
             if applied {
                 return Ok(());
             }
@@ -347,10 +297,57 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         Err(Damaged)
     }
 
+    /// [`begin`](Transaction::begin) without finishing what another left, and without trying twice: false if that would be
+    /// needed.
+    #[inline(always)]
+    pub fn begin_quickly<M: Memory<Word = W>>(
+        &mut self,
+        memory: &'m M,
+        participant: u32,
+    ) -> Result<bool, Damaged> {
+        let cur_word = memory.cur().ok_or(Damaged)?;
+        // Acquire, and the fence: as in `settled`.
+        self.cur = cur_word.load(Ordering::Acquire);
+        let applied = read_record(memory, self.cur, &mut self.header)?;
+        M::fence(Ordering::Acquire);
+        self.write_to(memory, participant)?;
+        Ok(applied && cur_word.load(Ordering::Relaxed) == self.cur)
+    }
+
+    /// Chooses the record that will be written.
+    #[inline(always)]
+    fn write_to<M: Memory<Word = W>>(&mut self, memory: &'m M, participant: u32) -> Result<(), Damaged> {
+        self.length = 0;
+        // By invariant 1, never the record that `cur` names.
+        self.number = (participant << 1) | u32::from(record_of(self.cur) == participant << 1);
+        self.record = memory.record(self.number).ok_or(Damaged)?;
+        // Release: a reader of an older use of this record, if it sees what we write from now on, also sees that
+        // `cur` had moved.
+        M::fence(Ordering::Release);
+        Ok(())
+    }
+
+    /// The places of the log's entries: position and value, then the old link word.
+    #[inline(always)]
+    fn places(&self) -> &'m [[W; 2]] {
+        let places = self.record.get(PREFIX + H..).unwrap_or_default().as_chunks().0;
+        places.get(..LOG).unwrap_or(places)
+    }
+
+    /// The entry for a position, if there is one, and the value in it.
+    #[inline(always)]
+    fn find(&self, position: u32) -> Option<(&'m W, u32)> {
+        self.places().iter().take(self.length).find_map(|[first, _]| {
+            // Relaxed, here and wherever the log is read again: written by this thread.
+            let (changed, value) = unpack(first.load(Ordering::Relaxed));
+            (changed == position).then_some((first, value))
+        })
+    }
+
     /// The value of a link word as this transaction sees it, its own changes included.
     #[inline(always)]
     pub fn get<M: Memory<Word = W>>(&self, memory: &M, position: u32) -> Result<u32, Damaged> {
-        if let Some(value) = self.log.find(position) {
+        if let Some((_, value)) = self.find(position) {
             return Ok(value);
         }
         Ok(self.peek(memory.link(position).ok_or(Damaged)?))
@@ -371,7 +368,9 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         position: u32,
         value: u32,
     ) -> Result<(), Damaged> {
-        if self.log.replace(position, value) {
+        if let Some((entry, _)) = self.find(position) {
+            // Relaxed: as in `change`.
+            entry.store(pack(position, value), Ordering::Relaxed);
             return Ok(());
         }
         self.change(position, memory.link(position).ok_or(Damaged)?, value)
@@ -379,16 +378,20 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
 
     /// Changes a link word that this transaction has not changed before: the word at `position`.
     #[inline(always)]
-    pub fn change(&mut self, position: u32, word: &'m W, value: u32) -> Result<(), Damaged> {
-        debug_assert!(self.log.find(position).is_none(), "changed twice");
-        let old = word.load(Ordering::Relaxed);
-        self.log.push(Entry { position, value, old, word })
+    pub fn change(&mut self, position: u32, word: &W, value: u32) -> Result<(), Damaged> {
+        debug_assert!(self.find(position).is_none(), "changed twice");
+        let [first, old] = self.places().get(self.length).ok_or(Damaged)?;
+        // Relaxed: published by the commit.
+        first.store(pack(position, value), Ordering::Relaxed);
+        old.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.length += 1;
+        Ok(())
     }
 
     /// How many more link words can be changed.
     #[inline]
     pub fn room(&self) -> usize {
-        LOG - self.log.length
+        LOG - self.length
     }
 
     /// Whether the snapshot is still the truth: asked before an answer that commits nothing is given,
@@ -437,41 +440,32 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         word.store(link_word(value, self.next()), Ordering::Relaxed);
     }
 
-    /// Makes everything true at once, as participant `participant`. False if somebody else committed
-    /// first: then nothing has changed, begin again.
+    /// Makes everything true at once. False if somebody else committed first: then nothing has changed, begin again.
     ///
     /// Progress: the failure of one is the success of another.
     #[inline(always)]
-    pub fn commit<M: Memory<Word = W>>(&self, memory: &M, participant: u32) -> Result<bool, Damaged> {
+    pub fn commit<M: Memory<Word = W>>(&self, memory: &M) -> Result<bool, Damaged> {
         let cur_word = memory.cur().ok_or(Damaged)?;
-        // By invariant 1, never the record that `cur` names.
-        let mine = (participant << 1) | u32::from(record_of(self.cur) == participant << 1);
-        let record = memory.record(mine).ok_or(Damaged)?;
-        let (prefix, rest) = record.split_at_checked(PREFIX).ok_or(Damaged)?;
+        let (prefix, rest) = self.record.split_at_checked(PREFIX).ok_or(Damaged)?;
         let [applied] = prefix.first_chunk::<PREFIX>().ok_or(Damaged)?;
-        let (header, log) = rest.split_first_chunk::<H>().ok_or(Damaged)?;
-        // Release: a reader of an older use of this record, if it sees what we write now, also sees that
-        // `cur` had moved.
-        M::fence(Ordering::Release);
-        let mut length = (self.log.length as u64) << LENGTH_SHIFT;
+        let header = rest.first_chunk::<H>().ok_or(Damaged)?;
+        let mut length = (self.length as u64) << LENGTH_SHIFT;
         for (to, from) in header.iter().zip(&self.header) {
+            // Relaxed: published by the compare-and-swap.
             to.store(*from | length, Ordering::Relaxed);
             length = 0;
         }
-        for ([first, old], from) in log.as_chunks().0.iter().zip(self.log.entries()) {
-            first.store(pack(from.position, from.value), Ordering::Relaxed);
-            old.store(from.old, Ordering::Relaxed);
-        }
-        let next = self.next() << RECORD_BITS | u64::from(mine);
+        let next = self.next() << RECORD_BITS | u64::from(self.number);
         // AcqRel: release publishes the record and what was prepared privately; acquire orders what
         // this participant does next after everything the snapshot rested on.
         if !cur_word.swap_if(self.cur, next, Ordering::AcqRel) {
             return Ok(false);
         }
-        if self.log.length > 0 {
-            for entry in self.log.entries() {
-                let word = memory.known(entry.position, entry.word).ok_or(Damaged)?;
-                apply(word, entry.old, entry.value, self.next());
+        if self.length > 0 {
+            for [first, old] in self.places().iter().take(self.length) {
+                let (position, value) = unpack(first.load(Ordering::Relaxed));
+                let word = memory.link(position).ok_or(Damaged)?;
+                apply(word, old.load(Ordering::Relaxed), value, self.next());
             }
             // Release: pairs with the acquire load in `read_record`.
             applied.store(self.next(), Ordering::Release);

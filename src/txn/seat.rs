@@ -23,7 +23,7 @@
 //!    healed before it is used, so that nothing stays held by the dead.
 
 use crate::os::process;
-use crate::os::thread::{self, Frame, Position, Thread};
+use crate::os::thread::{self, Caller, Frame, Position, Thread};
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, Held, MAX_PARTICIPANTS, PARTICIPANT_WORDS, participant, superblock,
 };
@@ -52,10 +52,15 @@ pub struct Seat<'a> {
 /// How many participants are in use in `memory`, bounds-checked.
 #[inline(always)]
 pub fn seats(memory: &Mapping) -> u32 {
+    reserved(memory).clamp(FIRST_PARTICIPANTS, MAX_PARTICIPANTS)
+}
+
+/// The same, as the memory has it.
+#[inline(always)]
+fn reserved(memory: &Mapping) -> u32 {
     let word = memory.half(superblock::PARTICIPANTS);
     // Acquire: pairs with `grow`; the pages below the number were reserved before it was stored.
-    let count = word.map_or(0, |word| word.load(Ordering::Acquire));
-    count.clamp(FIRST_PARTICIPANTS, MAX_PARTICIPANTS)
+    word.map_or(0, |word| word.load(Ordering::Acquire))
 }
 
 fn half(memory: &Mapping, index: u32, which: u64) -> Option<&AtomicU32> {
@@ -74,28 +79,36 @@ pub fn is_dead(memory: &Mapping, index: u32) -> bool {
 }
 
 impl<'a> Seat<'a> {
-    /// Claims a participant of `memory` for an operation whose stack frame holds `stack`. `None` when
-    /// all are taken, or this thread's handlers are nested too deeply.
+    /// Claims a participant of `memory` for an operation of a caller. `None` when all are taken, or this thread's
+    /// handlers are nested too deeply.
     #[inline(always)]
-    pub fn claim(memory: &'a Mapping, object: usize, stack: Position) -> Option<Seat<'a>> {
+    pub fn claim(memory: &'a Mapping, object: usize, caller: Caller) -> Option<Seat<'a>> {
+        let frame = caller.push(caller.stack)?;
+        // Usually the one that this thread had last is free.
+        let index = caller.hint.get();
+        if index < reserved(memory)
+            && let Some(seat) = Seat::try_index(memory, &caller, frame, object, index)
+        {
+            return Some(seat);
+        }
+        Seat::claim_another(memory, object, caller, frame)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_another(memory: &'a Mapping, object: usize, caller: Caller, frame: &Frame) -> Option<Seat<'a>> {
         /// How often others may be faster.
         const PATIENCE: u32 = 1 << 20;
-        let current = thread::current();
-        let thread: &Thread = &current;
-        let frame = thread.push(stack)?;
         for _ in 0..PATIENCE {
-            // Usually the one that this thread had last is free.
-            let index = thread.hint.get();
-            if index < seats(memory)
-                && let Some(seat) = Seat::try_index(memory, thread, frame, object, index)
-            {
-                return Some(seat);
-            }
-            if !search(memory, thread) {
+            if !search(memory, &caller) {
                 break;
             }
+            let seat = Seat::try_index(memory, &caller, frame, object, caller.hint.get());
+            if seat.is_some() {
+                return seat;
+            }
         }
-        thread.pop(frame);
+        caller.pop(frame);
         None
     }
 
@@ -199,6 +212,12 @@ impl<'a> Seat<'a> {
         /// For an offset that is none; the offsets are constants.
         static NOWHERE: AtomicU32 = AtomicU32::new(0);
         half_of(self.words, offset).unwrap_or(&NOWHERE)
+    }
+
+    /// The same, for a function that is called while it is held.
+    #[inline(always)]
+    pub fn alias(&self) -> Seat<'a> {
+        Seat { ..*self }
     }
 
     /// One of the participant's link words.

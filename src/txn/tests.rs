@@ -52,7 +52,7 @@ impl Memory for Small {
 
 /// A snapshot: the header, and the values of all link words; `None` if it was not one.
 fn snapshot(memory: &Small) -> Option<([u64; HEADER], [u32; LINKS])> {
-    let transaction: Transaction<_, HEADER> = begin(memory).unwrap();
+    let transaction: Transaction<_, HEADER> = begin(memory, 0).unwrap();
     let links = [0, 1, 2].map(|position| transaction.get(memory, position).unwrap());
     transaction.still(memory).then_some((transaction.header, links))
 }
@@ -60,7 +60,7 @@ fn snapshot(memory: &Small) -> Option<([u64; HEADER], [u32; LINKS])> {
 /// Adds one to all link words and to the header's first word; the second is the sum of who did.
 fn count(memory: &Small, participant: u32) {
     loop {
-        let mut transaction: Transaction<_, HEADER> = begin(memory).unwrap();
+        let mut transaction: Transaction<_, HEADER> = begin(memory, participant).unwrap();
         transaction.header[0] += 1;
         transaction.header[1] += u64::from(participant);
         let changed = (0..LINKS as u32).try_for_each(|position| {
@@ -70,7 +70,7 @@ fn count(memory: &Small, participant: u32) {
             transaction.set(memory, position, value + 1)
         });
         assert_eq!(changed, Ok(()));
-        if transaction.commit(memory, participant).unwrap() {
+        if transaction.commit(memory).unwrap() {
             return;
         }
     }
@@ -105,7 +105,7 @@ fn threads_count_together() {
 #[test]
 fn a_log_that_is_full_is_refused() {
     let memory = Small::new();
-    let mut transaction: Transaction<_, HEADER> = begin(&memory).unwrap();
+    let mut transaction: Transaction<_, HEADER> = begin(&memory, 0).unwrap();
     for entry in 0..LOG as u32 {
         assert_eq!(transaction.room(), LOG - entry as usize);
         // Positions of one's own: what they name does not matter here.
