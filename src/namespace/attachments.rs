@@ -1,8 +1,7 @@
 //! Which queues this process has mapped, and when it may unmap one.
 //!
-//! A table from index to attachment, a list of attachments that are free, and, per thread, an
-//! *announcement* of what it is using. An attachment is unmapped when the table no longer names it and no
-//! thread announces it.
+//! A table from index to attachment, and a list of attachments that are free. What a thread uses it *announces* in a
+//! frame of its lane ([`frames`]). An attachment is unmapped when the table no longer names it and no frame does.
 //!
 //! # Invariants
 //! 1. Attachments themselves are never given back to the system: a stale pointer to one is still a pointer
@@ -21,15 +20,15 @@ use super::{INDICES, index_of};
 use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
 use crate::os::signals::held_back;
-use crate::os::thread::{self, Caller, Position, Thread, caller, stack_position};
-use crate::os::{credentials, memory, process};
+use crate::os::thread::{self, Caller, caller};
+use crate::os::{credentials, frames, memory, process};
 use crate::queue::inspect::Outline;
 use crate::queue::{self, Configuration, FIRST_GRANULES, FIRST_PAGE, Queue, Stage, Status};
 use crate::shm::Mapping;
 use crate::shm::layout;
 use crate::txn::Seat;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use libc::c_int;
 use parking_lot::Mutex;
 
@@ -71,30 +70,6 @@ static TABLE: [AtomicPtr<Attachment>; INDICES as usize] =
 /// From key to identifier: `key << 32 | identifier`, + 1; what this process found out lately.
 static KEYS: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
 
-/// A thread's announcement.
-#[repr(align(64))]
-struct Announcement {
-    /// `generation << 32 | thread id`; 0 while nobody's.
-    owner: AtomicU64,
-    /// How many uses are nested in each other; by two or more, anything may be in use.
-    level: AtomicU32,
-    /// The innermost.
-    using: AtomicPtr<Attachment>,
-}
-
-const ANNOUNCEMENTS: usize = 1024;
-static ANNOUNCED: [Announcement; ANNOUNCEMENTS] = [const {
-    Announcement {
-        owner: AtomicU64::new(0),
-        level: AtomicU32::new(0),
-        using: AtomicPtr::new(ptr::null_mut()),
-    }
-}; ANNOUNCEMENTS];
-/// How many of them were ever anybody's: those behind need not be looked at.
-static ANNOUNCERS: AtomicU32 = AtomicU32::new(0);
-/// Threads that found no place: nothing is unmapped any more.
-static CROWDED: AtomicU32 = AtomicU32::new(0);
-
 /// Attachments out of the table, waiting to be unmapped.
 struct Retired {
     waiting: [*const Attachment; 64],
@@ -110,35 +85,28 @@ static RETIRED: Mutex<Retired> = Mutex::new(Retired { waiting: [ptr::null(); 64]
 /// A queue in use by the calling thread: it stays mapped.
 pub struct Attached {
     attachment: &'static Attachment,
-    announcement: Option<&'static Announcement>,
-    before: *mut Attachment,
-    level: u32,
+    /// The frame that says so.
+    frame: u8,
 }
 
 impl Attached {
     /// Announces the use of an attachment and checks that the table still names it.
     #[inline(always)]
     fn announce(attachment: *mut Attachment, id: u32, caller: Caller) -> Option<Attached> {
-        let announcement = announcement(&caller, caller.stack);
-        let (before, level) = match announcement {
-            Some(announcement) => {
-                // Relaxed: ordered by the barrier of whoever retires (invariant 2).
-                let before = announcement.using.load(Ordering::Relaxed);
-                let level = announcement.level.load(Ordering::Relaxed);
-                announcement.level.store(level + 1, Ordering::Relaxed);
-                announcement.using.store(attachment, Ordering::Relaxed);
-                (before, level)
-            }
-            None => (ptr::null_mut(), 0),
-        };
-        compiler_fence(Ordering::SeqCst);
-        let place = TABLE.get(index_of(id) as usize)?;
+        let frame = caller.lane().push(caller.stack, attachment.expose_provenance())?;
         // SAFETY: by invariant 1 a pointer to an attachment stays one.
-        let attached = Attached { attachment: unsafe { &*attachment }, announcement, before, level };
+        let attached = Attached { attachment: unsafe { &*attachment }, frame };
+        let place = TABLE.get(index_of(id) as usize)?;
         // Acquire: who sees the table's entry sees the mapping.
         let named = place.load(Ordering::Acquire) == attachment;
         let same = attached.attachment.id.load(Ordering::Acquire) == u64::from(id) + 1;
         (named && same).then_some(attached)
+    }
+
+    /// The frame that names it.
+    #[inline(always)]
+    pub fn frame(&self) -> u8 {
+        self.frame
     }
 
     /// Its identifier.
@@ -199,12 +167,7 @@ impl Attached {
 impl Drop for Attached {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(announcement) = self.announcement {
-            compiler_fence(Ordering::SeqCst);
-            // Release: who sees the use ended sees its effects; then the mapping may go.
-            announcement.using.store(self.before, Ordering::Release);
-            announcement.level.store(self.level, Ordering::Release);
-        }
+        thread::with_lane(|_, lane| lane.pop(self.frame));
     }
 }
 
@@ -239,56 +202,9 @@ pub extern "C" fn after_fork() {
             // Relaxed: there is one thread here.
             let _ = place.compare_exchange(attachment, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
         }
-        // The operations still use it, and their announcements are the parent's: nothing is unmapped any more.
-        CROWDED.store(1, Ordering::Relaxed);
+        // The operations still use it, and their frames are the parent's: nothing is unmapped any more.
+        frames::show_no_more();
     });
-}
-
-/// The calling thread's announcement; `None` if there is no place for one.
-#[inline(always)]
-fn announcement(thread: &Thread, here: Position) -> Option<&'static Announcement> {
-    let known = thread.announcement.get();
-    if known.is_null() {
-        return find_announcement(thread);
-    }
-    // SAFETY: only ever set to an element of a static array.
-    let announcement: &'static Announcement = unsafe { &*known.cast() };
-    if announcement.level.load(Ordering::Relaxed) == 0 {
-        thread.announced_at.set(here);
-    } else if thread::is_gone(thread.announced_at.get(), here) {
-        // The uses were left by siglongjmp.
-        announcement.level.store(0, Ordering::Relaxed);
-        announcement.using.store(ptr::null_mut(), Ordering::Relaxed);
-        thread.announced_at.set(here);
-    }
-    Some(announcement)
-}
-
-#[cold]
-fn find_announcement(thread: &Thread) -> Option<&'static Announcement> {
-    let generation = thread.generation() << 32;
-    let mine = generation | u64::from(thread.tid());
-    for (number, announcement) in ANNOUNCED.iter().enumerate() {
-        let owner = announcement.owner.load(Ordering::Relaxed);
-        let taken = owner != 0
-            && owner != mine
-            && owner & !u64::from(u32::MAX) == generation
-            && process::thread_exists(owner as u32);
-        // AcqRel: the last owner's uses are over.
-        if !taken
-            && announcement.owner.compare_exchange(owner, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        {
-            announcement.level.store(0, Ordering::Relaxed);
-            announcement.using.store(ptr::null_mut(), Ordering::Relaxed);
-            // Relaxed: as the announcement itself, ordered by the barrier of whoever retires (invariant 2).
-            ANNOUNCERS.fetch_max(number as u32 + 1, Ordering::Relaxed);
-            thread.announced_at.set(stack_position());
-            thread.announcement.set(ptr::from_ref(announcement).cast());
-            return Some(announcement);
-        }
-    }
-    CROWDED.store(1, Ordering::Relaxed);
-    None
 }
 
 /// The queue of an identifier, if this process has it mapped.
@@ -316,8 +232,11 @@ pub fn attach(id: u32) -> Result<Attached, Errno> {
 /// The same for who knows the caller.
 #[inline(always)]
 pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
-    if caller.busy() {
-        recover();
+    if caller.lane().is_busy() {
+        recover(caller);
+        if caller.lane().is_full() {
+            return Err(Errno::ENOMEM);
+        }
     }
     match attached_as(id, caller) {
         Some(attached) => Ok(attached),
@@ -348,39 +267,23 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
 
 /// Heals what this thread left by siglongjmp, wherever it was.
 #[cold]
-fn recover() {
-    let drop_frame = || {
-        thread::with(|thread| {
-            if let Some(frame) = thread.abandoned(stack_position()) {
-                thread.pop(frame);
-            }
-        });
-    };
-    for _ in 0..thread::DEPTH {
-        let abandoned =
-            thread::with(|thread| thread.abandoned(stack_position()).map(|frame| frame.object.get()));
-        let Some(object) = abandoned else { return };
+#[inline(never)]
+fn recover(caller: Caller) {
+    for _ in 0..frames::DEPTH {
+        let Some((number, frame)) = caller.lane().abandoned(caller.stack) else { return };
+        let object = frame.object();
         if object == 0 {
-            drop_frame();
+            caller.lane().pop(number);
             continue;
         }
-        let attachment = ptr::with_exposed_provenance_mut::<Attachment>(object);
-        // SAFETY: frames only ever hold the addresses of attachments; by invariant 1 that is one.
-        let id = unsafe { &*attachment }.id.load(Ordering::Acquire);
-        let attached = id.checked_sub(1).and_then(|id| Attached::announce(attachment, id as u32, caller()));
-        match attached {
-            Some(attached) => attached.queue().recover(stack_position()),
-            None => {
-                // One that is gone, and with it what was held there: then this finds nothing.
-                // SAFETY: as above.
-                let mapping = unsafe { &(*attachment).mapping };
-                if mapping.is_mapped() {
-                    // Drops the frame as well; the one below it may be of another queue.
-                    Queue::new(mapping, object).recover(stack_position());
-                } else {
-                    drop_frame();
-                }
-            }
+        // SAFETY: frames only ever hold the addresses of attachments; by invariant 1 that is one. As long as the frame
+        // names it, it stays mapped.
+        let mapping = unsafe { &(*ptr::with_exposed_provenance::<Attachment>(object)).mapping };
+        if mapping.is_mapped() {
+            // Drops the frame as well; the one below it may be of another queue.
+            Queue::new(mapping, object).recover(caller.stack);
+        } else {
+            caller.lane().pop(number);
         }
     }
 }
@@ -832,12 +735,11 @@ fn retire(attachment: *mut Attachment) {
 
 /// Unmaps what is retired and announced by nobody.
 fn release_unused(retired: &mut Retired) {
-    // Relaxed: set once, for good.
-    if CROWDED.load(Ordering::Relaxed) != 0 || !memory::process_barrier() {
+    if !frames::all_are_shown() || !memory::process_barrier() {
         return;
     }
     for place in &mut retired.waiting {
-        if place.is_null() || is_announced(*place) {
+        if place.is_null() || frames::is_used(place.addr()) {
             continue;
         }
         // SAFETY: by invariant 1.
@@ -859,22 +761,6 @@ fn number_of(attachment: &Attachment) -> Option<u32> {
         let offset = ptr::from_ref(attachment).addr().checked_sub(first)?;
         let place = offset / size_of::<Attachment>();
         (place < CHUNK).then_some(chunk * CHUNK as u32 + place as u32)
-    })
-}
-
-fn is_announced(attachment: *const Attachment) -> bool {
-    let generation = process::generation() << 32;
-    let announcers = ANNOUNCERS.load(Ordering::Relaxed) as usize;
-    ANNOUNCED.iter().take(announcers).any(|announcement| {
-        // Acquire: pairs with the end of a use.
-        let owner = announcement.owner.load(Ordering::Acquire);
-        if owner == 0 || owner & !u64::from(u32::MAX) != generation {
-            return false;
-        }
-        let level = announcement.level.load(Ordering::Acquire);
-        let using = announcement.using.load(Ordering::Acquire);
-        let uses = level > 1 || (level == 1 && ptr::eq(using, attachment));
-        uses && process::thread_exists(owner as u32)
     })
 }
 

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod environment;
 pub mod errno;
 pub mod file;
+pub mod frames;
 pub mod futex;
 pub mod memory;
 pub mod probe;

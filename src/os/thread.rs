@@ -6,26 +6,19 @@
 //! it at the owner word of whatever the thread holds and put the old value back afterwards: a signal
 //! handler may have interrupted the C library's own use of it, or ours.
 //!
-//! # The stack of operations
-//! A signal handler may start an operation inside another, and may leave both by siglongjmp(3).
-//! [`Frame`]s record what was begun and at which stack position; [`Thread::abandoned`] finds those whose
-//! stack frame is gone.
-//!
 //! # Forks in the middle
 //! A handler may fork(3) inside an operation and return, in the child too. There the operation would go on with
 //! the parent's participant. So the child [disowns](disown) what its operations work on: whatever they still do
 //! happens to nobody, and when such a call ends, [`entering`] makes it again, in the child's own right. With the
 //! kernel's queues it is the same to see: the handler ran, and forked, before the call.
 //!
-//! Invariants:
-//! 1. A frame counts (depth) before it says what is held, and no longer than that: whatever is held is in a
-//!    frame that counts. Its stack position is there from the start.
-//! 2. Nothing here is believed under another [generation](super::process::generation).
+//! Invariant: nothing here is believed under another [generation](super::process::generation).
 //!
 //! Only the thread itself, and handlers that interrupt it, touch its state; the cells need no ordering
 //! between processors, only between a thread and its handlers: [`compiler_fence`].
 
 use super::errno::{self, Errno, preserving};
+use super::frames::{self, Lane};
 use super::raw::call;
 use super::{probe, process};
 use core::cell::Cell;
@@ -33,25 +26,12 @@ use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use libc::{c_long, c_void};
 
-/// Operations that may be in flight in one thread, each inside a handler that interrupted the last.
-pub const DEPTH: usize = 8;
-
 /// The head of a robust list, as the kernel defines it (`struct robust_list_head`).
 #[repr(C)]
 struct RobustHead {
     list: Cell<*mut c_void>,
     futex_offset: Cell<c_long>,
     pending: AtomicUsize,
-}
-
-/// One operation in flight.
-pub struct Frame {
-    /// What it works on: the address of a process-local object; 0 while the frame is empty.
-    pub object: Cell<usize>,
-    /// Which participant it claimed there.
-    pub seat: Cell<u32>,
-    /// A stack position inside the operation, and what lies there while its stack frame is intact.
-    stack: Cell<Position>,
 }
 
 /// A place in the stack frame of a call into the library.
@@ -62,20 +42,22 @@ pub struct Position {
     cookie: u64,
 }
 
+impl Position {
+    /// None.
+    pub const NOWHERE: Position = Position { address: 0, cookie: 0 };
+}
+
 /// The state of the calling thread; all zero at first.
 pub struct Thread {
     generation: Cell<u64>,
     tid: Cell<u32>,
     robust: Cell<*const RobustHead>,
     own_head: RobustHead,
-    depth: Cell<usize>,
-    frames: [Frame; DEPTH],
+    /// What its calls use.
+    lane: Cell<*const Lane>,
+    own_lane: Lane,
     /// The seat this thread found free last: where to look first.
     pub hint: Cell<u32>,
-    /// The cell in which this thread announces what it uses; null until it has one.
-    pub announcement: Cell<*const ()>,
-    /// Stack position of the outermost use announced there.
-    pub announced_at: Cell<Position>,
     /// Stack position of the call into the library that is under way, the innermost; see [`entering`].
     entered: Cell<Position>,
     /// Counts the calls: the next cookie.
@@ -274,9 +256,22 @@ impl Default for Cookie {
 pub fn disown(disown: impl Fn(usize)) {
     // Not `with`: the frames are still the parent's.
     local::with(|thread| {
-        for frame in thread.frames.iter().take(thread.depth.get()).filter(|frame| frame.object.get() != 0) {
-            disown(frame.object.get());
+        // SAFETY: null, or a lane that lives as long as the thread.
+        let Some(lane) = (unsafe { thread.lane.get().as_ref() }) else { return };
+        for object in lane.objects() {
+            disown(object);
             thread.disowned.set(thread.calls.get());
+        }
+    });
+}
+
+/// The calling thread's lane, whatever its generation: for the end of what began with it.
+#[inline(always)]
+pub fn with_lane(f: impl FnOnce(&Thread, &Lane)) {
+    local::with(|thread| {
+        // SAFETY: null, or a lane that lives as long as the thread.
+        if let Some(lane) = unsafe { thread.lane.get().as_ref() } {
+            f(thread, lane);
         }
     });
 }
@@ -308,12 +303,8 @@ impl Thread {
     #[inline(never)]
     fn renew(&self) {
         self.generation.set(0);
-        self.depth.set(0);
-        for frame in &self.frames {
-            frame.object.set(0);
-        }
-        self.announcement.set(ptr::null());
         self.tid.set(ask_tid());
+        self.lane.set(frames::find(process::generation(), self.tid.get(), &self.own_lane));
         self.robust.set(self.find_robust_head());
         // The generation last: a handler that comes before this starts over, and so do we.
         compiler_fence(Ordering::SeqCst);
@@ -344,10 +335,11 @@ impl Thread {
         self.tid.get()
     }
 
-    /// The generation the state was read in.
+    /// What its calls use.
     #[inline(always)]
-    pub fn generation(&self) -> u64 {
-        self.generation.get()
+    pub fn lane(&self) -> &Lane {
+        // SAFETY: set in `renew`, to a lane that lives as long as the thread.
+        unsafe { &*self.lane.get() }
     }
 
     /// Points the pending pointer at `owner` and returns what it was.
@@ -378,57 +370,6 @@ impl Thread {
     fn head(&self) -> &RobustHead {
         // SAFETY: set in `renew` to the registered head, which lives as long as the thread.
         unsafe { &*self.robust.get() }
-    }
-
-    /// Opens a frame for an operation at a stack position; `None` when handlers are nested too deeply.
-    #[inline(always)]
-    pub fn push(&self, stack: Position) -> Option<&Frame> {
-        let depth = self.depth.get();
-        let frame = self.frames.get(depth)?;
-        // Twice: a handler before the frame counts may use it, one after that must find the position.
-        frame.stack.set(stack);
-        compiler_fence(Ordering::SeqCst);
-        self.depth.set(depth + 1);
-        compiler_fence(Ordering::SeqCst);
-        frame.stack.set(stack);
-        Some(frame)
-    }
-
-    /// Fills an opened frame; from here on it says what its operation holds.
-    #[inline(always)]
-    pub fn fill(&self, frame: &Frame, object: usize, seat: u32) {
-        frame.seat.set(seat);
-        compiler_fence(Ordering::SeqCst);
-        frame.object.set(object);
-        compiler_fence(Ordering::SeqCst);
-    }
-
-    /// Empties and closes the frame opened last.
-    #[inline(always)]
-    pub fn pop(&self, frame: &Frame) {
-        frame.object.set(0);
-        compiler_fence(Ordering::SeqCst);
-        self.depth.set(self.depth.get().saturating_sub(1));
-    }
-
-    /// The frame below the one opened last, if it holds something: what the present operation
-    /// interrupted.
-    #[inline(always)]
-    pub fn outer(&self) -> Option<&Frame> {
-        let below = self.depth.get().checked_sub(2)?;
-        self.frames.get(below).filter(|frame| frame.object.get() != 0)
-    }
-
-    /// Whether any operation is in flight in this thread.
-    #[inline(always)]
-    pub fn busy(&self) -> bool {
-        self.depth.get() != 0
-    }
-
-    /// The newest frame if its operation was left by siglongjmp: its stack frame is gone ([`is_gone`]).
-    pub fn abandoned(&self, here: Position) -> Option<&Frame> {
-        let frame = self.frames.get(self.depth.get().checked_sub(1)?)?;
-        is_gone(frame.stack.get(), here).then_some(frame)
     }
 }
 

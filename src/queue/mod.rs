@@ -38,7 +38,7 @@ pub use waiters::{Request, Selector};
 use crate::os::clock;
 use crate::os::errno::Errno;
 use crate::os::process;
-use crate::os::thread::{Caller, Position, caller, stack_position};
+use crate::os::thread::{Caller, Position, caller};
 use crate::shm::Mapping;
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, GRANULES_PER_PAGE, Held, PARTICIPANT, participant, settings, superblock,
@@ -253,31 +253,40 @@ impl<'m> Queue<'m> {
     ///
     /// `ENOMEM` when all are taken by living threads.
     pub fn enter(&self) -> Result<Seat<'m>, Errno> {
-        self.enter_as(caller())
-    }
-
-    /// The same for who knows the caller.
-    #[inline(always)]
-    pub fn enter_as(self, caller: Caller) -> Result<Seat<'m>, Errno> {
-        if caller.busy() {
+        let caller = caller();
+        if caller.lane().is_busy() {
             self.recover(caller.stack);
         }
-        match Seat::claim(self.memory, self.object, caller) {
-            Some(seat) if !seat.inherited => Ok(seat),
-            claimed => self.enter_after_all(caller, claimed),
+        self.enter_after_all(|| Seat::claim(self.memory, self.object, caller))
+    }
+
+    /// The same for a caller that has opened a frame for its use of the queue, and found nothing left behind.
+    #[inline(always)]
+    pub fn enter_in(self, caller: Caller, frame: u8) -> Result<Seat<'m>, Errno> {
+        match Seat::claim_in(self.memory, caller, frame) {
+            Some(seat) if !seat.inherited() => Ok(seat),
+            claimed => self.enter_after_healing(caller, frame, claimed),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn enter_after_all(self, caller: Caller, mut claimed: Option<Seat<'m>>) -> Result<Seat<'m>, Errno> {
+    fn enter_after_healing(
+        self,
+        caller: Caller,
+        frame: u8,
+        mut claimed: Option<Seat<'m>>,
+    ) -> Result<Seat<'m>, Errno> {
+        self.enter_after_all(|| claimed.take().or_else(|| Seat::claim_in(self.memory, caller, frame)))
+    }
+
+    fn enter_after_all(&self, mut claim: impl FnMut() -> Option<Seat<'m>>) -> Result<Seat<'m>, Errno> {
         loop {
-            let seat = claimed.ok_or(Errno::ENOMEM)?;
-            if !seat.inherited {
+            let seat = claim().ok_or(Errno::ENOMEM)?;
+            if !seat.inherited() {
                 return Ok(seat);
             }
             self.heal(seat);
-            claimed = Seat::claim(self.memory, self.object, caller);
         }
     }
 
@@ -333,7 +342,7 @@ impl<'m> Queue<'m> {
         if !txn::is_dead(self.memory, index) {
             return;
         }
-        if let Some(seat) = Seat::claim_at(self.memory, self.object, index, stack_position()) {
+        if let Some(seat) = Seat::claim_at(self.memory, self.object, index) {
             self.heal(seat);
         }
     }
@@ -594,7 +603,7 @@ impl<'m> Queue<'m> {
 
     /// Claims the participant that creates a queue which nobody else knows yet.
     pub fn enter_as_creator(&self) -> Result<Seat<'m>, Errno> {
-        Seat::claim_at(self.memory, self.object, CREATOR, stack_position()).ok_or(Errno::ENOMEM)
+        Seat::claim_at(self.memory, self.object, CREATOR).ok_or(Errno::ENOMEM)
     }
 
     /// Removes the names of a removed queue whose remover died before it could, or of one whose creator died.
@@ -608,7 +617,7 @@ impl<'m> Queue<'m> {
         let Some(index) = removed().ok().and_then(|(removed, _)| removed.checked_sub(1)) else {
             return false;
         };
-        let claim = || Seat::claim_at(self.memory, self.object, index, stack_position());
+        let claim = || Seat::claim_at(self.memory, self.object, index);
         let Some(seat) = claim().or_else(|| {
             // It may have died in a handler, inside another operation: that one's participant says so, if it was
             // one on this queue; else only the thread's absence does.

@@ -79,7 +79,7 @@ fn enter(msqid: i32, size: usize) -> Result<(Attached, Queue<'static>, Seat<'sta
     let (id, caller) = (checked(msqid, size)?, thread::caller());
     let attached = namespace::attach_as(id, caller)?;
     let queue = attached.lasting_queue();
-    let seat = queue.enter_as(caller)?;
+    let seat = queue.enter_in(caller, attached.frame())?;
     Ok((attached, queue, seat))
 }
 

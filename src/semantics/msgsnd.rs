@@ -55,7 +55,7 @@ fn enter(
         }
     };
     let queue = attached.lasting_queue();
-    let seat = queue.enter_as(caller)?;
+    let seat = queue.enter_in(caller, attached.frame())?;
     Ok((attached, queue, seat))
 }
 

@@ -23,31 +23,35 @@
 //!    healed before it is used, so that nothing stays held by the dead.
 
 use crate::os::process;
-use crate::os::thread::{self, Caller, Frame, Position, Thread};
+use crate::os::thread::{self, Caller, Position, Thread};
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, Held, MAX_PARTICIPANTS, PARTICIPANT_WORDS, participant, superblock,
 };
 use crate::shm::{Mapping, half_of};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 const DIED: u32 = libc::FUTEX_OWNER_DIED;
 const TID: u32 = libc::FUTEX_TID_MASK;
 
-/// A participant claimed by the calling thread.
+/// A participant claimed by the calling thread. (Two words, so that it stays in registers.)
 pub struct Seat<'a> {
+    words: &'a [AtomicU64; PARTICIPANT_WORDS],
     /// Its index.
     pub index: u32,
-    /// Whether the last owner died, or left by siglongjmp: heal before use.
-    pub inherited: bool,
-    /// Whether it names another that this thread interrupted.
-    nested: bool,
-    /// In which order it is given back: see invariant 1.
-    mixed: bool,
-    words: &'a [AtomicU64; PARTICIPANT_WORDS],
-    pending: usize,
-    thread: *const Thread,
-    frame: *const Frame,
+    /// The frame in the thread's lane that names it.
+    frame: u8,
+    /// See below.
+    traits: u8,
 }
+
+/// The last owner died, or left by siglongjmp.
+const INHERITED: u8 = 1;
+/// It names another that this thread interrupted.
+const NESTED: u8 = 2;
+/// In which order it is given back: see invariant 1.
+const MIXED: u8 = 4;
+/// The frame is its own, and closed with it.
+const FRAMED: u8 = 8;
 
 /// How many participants are in use in `memory`, bounds-checked.
 #[inline(always)]
@@ -81,130 +85,140 @@ pub fn is_dead(memory: &Mapping, index: u32) -> bool {
 impl<'a> Seat<'a> {
     /// Claims a participant of `memory` for an operation of a caller. `None` when all are taken, or this thread's
     /// handlers are nested too deeply.
-    #[inline(always)]
     pub fn claim(memory: &'a Mapping, object: usize, caller: Caller) -> Option<Seat<'a>> {
-        let frame = caller.push(caller.stack)?;
+        let frame = caller.lane().push(caller.stack, object)?;
+        match Seat::claim_in(memory, caller, frame) {
+            Some(seat) => Some(Seat { traits: seat.traits | FRAMED, ..seat }),
+            None => {
+                caller.lane().pop(frame);
+                None
+            }
+        }
+    }
+
+    /// The same, to be named by a frame that its caller has opened.
+    #[inline(always)]
+    pub fn claim_in(memory: &'a Mapping, caller: Caller, frame: u8) -> Option<Seat<'a>> {
         // Usually the one that this thread had last is free.
         let index = caller.hint.get();
         if index < reserved(memory)
-            && let Some(seat) = Seat::try_index(memory, &caller, frame, object, index)
+            && let Some(seat) = Seat::try_index(memory, &caller, frame, index)
         {
             return Some(seat);
         }
-        Seat::claim_another(memory, object, caller, frame)
+        Seat::claim_another(memory, caller, frame)
     }
 
     #[cold]
     #[inline(never)]
-    fn claim_another(memory: &'a Mapping, object: usize, caller: Caller, frame: &Frame) -> Option<Seat<'a>> {
+    fn claim_another(memory: &'a Mapping, caller: Caller, frame: u8) -> Option<Seat<'a>> {
         /// How often others may be faster.
         const PATIENCE: u32 = 1 << 20;
         for _ in 0..PATIENCE {
             if !search(memory, &caller) {
                 break;
             }
-            let seat = Seat::try_index(memory, &caller, frame, object, caller.hint.get());
+            let seat = Seat::try_index(memory, &caller, frame, caller.hint.get());
             if seat.is_some() {
                 return seat;
             }
         }
-        caller.pop(frame);
         None
     }
 
     /// Claims the participant `index` if it is free or dead.
-    pub fn claim_at(memory: &'a Mapping, object: usize, index: u32, stack: Position) -> Option<Seat<'a>> {
-        thread::with(|thread| {
-            let frame = thread.push(stack)?;
-            let seat = Seat::try_index(memory, thread, frame, object, index);
-            if seat.is_none() {
-                thread.pop(frame);
+    pub fn claim_at(memory: &'a Mapping, object: usize, index: u32) -> Option<Seat<'a>> {
+        let caller = thread::caller();
+        let frame = caller.lane().push(caller.stack, object)?;
+        match Seat::try_index(memory, &caller, frame, index) {
+            Some(seat) => Some(Seat { traits: seat.traits | FRAMED, ..seat }),
+            None => {
+                caller.lane().pop(frame);
+                None
             }
-            seat
-        })
+        }
     }
 
     #[inline(always)]
-    fn try_index(
-        memory: &'a Mapping,
-        thread: &Thread,
-        frame: &Frame,
-        object: usize,
-        index: u32,
-    ) -> Option<Seat<'a>> {
+    fn try_index(memory: &'a Mapping, thread: &Thread, number: u8, index: u32) -> Option<Seat<'a>> {
         let words = memory.participant(index)?;
+        let frame = thread.lane().frame(number)?;
         let owner = half_of(words, participant::OWNER)?;
         let outer = half_of(words, participant::OUTER)?;
         let found = owner.load(Ordering::Relaxed);
         if found & TID != 0 {
             return None;
         }
-        thread.fill(frame, object, index);
         let mixed = is_mixed(memory);
-        let pending = thread.pending();
+        frame.seat.set(index + 1);
+        frame.pending.set(thread.pending());
+        compiler_fence(Ordering::SeqCst);
         if !mixed {
             thread.set_pending(owner);
         }
         // Acquire: what the last owner did before its release is visible. By invariants 1 and 2 the
         // pending pointer names the word by now.
         if owner.compare_exchange(found, thread.tid(), Ordering::Acquire, Ordering::Relaxed).is_err() {
-            thread.restore_pending(pending);
-            frame.object.set(0);
+            thread.restore_pending(frame.pending.get());
+            frame.seat.set(0);
             return None;
         }
+        let mut traits = 0;
         if mixed {
             thread.set_pending(owner);
+            traits |= MIXED;
         }
-        let inherited = found & DIED != 0;
-        if inherited {
+        if found & DIED != 0 {
             mark_outer_dead(memory, index, outer);
+            traits |= INHERITED;
         }
         // By invariant 3: if this operation interrupted one on the same queue, name it.
-        let mut nested = false;
-        if let Some(below) = thread.outer().filter(|below| below.object.get() == object) {
-            nested = true;
-            half_of(words, participant::OUTER_TID)?.store(thread.tid(), Ordering::Relaxed);
-            outer.store(below.seat.get() + 1, Ordering::Relaxed);
+        if number != 0 {
+            let below = thread.lane().seat_below(number, frame.object());
+            if below != 0 {
+                half_of(words, participant::OUTER_TID)?.store(thread.tid(), Ordering::Relaxed);
+                outer.store(below, Ordering::Relaxed);
+                traits |= NESTED;
+            }
         }
         half_of(words, participant::PID_NAMESPACE)?.store(process::pid_namespace(), Ordering::Relaxed);
-        Some(Seat { index, inherited, nested, mixed, words, pending, thread, frame })
+        Some(Seat { words, index, frame: number, traits })
     }
 
     /// Takes over the frame of an operation that this thread left by siglongjmp, if there is one on
-    /// `memory`: it still owns its participant.
+    /// `memory`: it may still own its participant.
     pub fn recover(memory: &'a Mapping, object: usize, stack: Position) -> Recovery<'a> {
-        thread::with(|thread| {
-            if !thread.busy() {
-                return Recovery::Nothing;
-            }
-            let Some(frame) = thread.abandoned(stack) else {
-                return Recovery::Nothing;
-            };
-            if frame.object.get() == 0 {
-                thread.pop(frame);
-                return Recovery::Again;
-            }
-            if frame.object.get() != object {
-                return Recovery::Nothing;
-            }
-            let index = frame.seat.get();
-            let owned = (|| {
-                let words = memory.participant(index)?;
-                let owner = half_of(words, participant::OWNER)?;
-                (owner.load(Ordering::Relaxed) == thread.tid()).then_some((words, owner))
-            })();
-            let Some((words, owner)) = owned else {
-                thread.pop(frame);
-                return Recovery::Again;
-            };
-            let pending = match thread.set_pending(owner) {
-                // Left by the jump; what was there before is not known any more.
-                before if before == thread.pending() => 0,
-                before => before,
-            };
-            let (inherited, nested, mixed) = (true, true, is_mixed(memory));
-            Recovery::Seat(Seat { index, inherited, nested, mixed, words, pending, thread, frame })
-        })
+        let caller = thread::caller();
+        let lane = caller.lane();
+        let Some((number, frame)) = lane.abandoned(stack) else {
+            return Recovery::Nothing;
+        };
+        if frame.object() != 0 && frame.object() != object {
+            return Recovery::Nothing;
+        }
+        let owned = frame.seat.get().checked_sub(1).filter(|_| frame.object() != 0).and_then(|index| {
+            let words = memory.participant(index)?;
+            let owner = half_of(words, participant::OWNER)?;
+            (owner.load(Ordering::Relaxed) == caller.tid()).then_some((words, owner, index))
+        });
+        let Some((words, owner, index)) = owned else {
+            lane.pop(number);
+            return Recovery::Again;
+        };
+        let pending = match caller.set_pending(owner) {
+            // Left by the jump; what was there before is not known any more.
+            before if before == caller.pending() => 0,
+            before => before,
+        };
+        frame.pending.set(pending);
+        let mixed = if is_mixed(memory) { MIXED } else { 0 };
+        Recovery::Seat(Seat { words, index, frame: number, traits: INHERITED | NESTED | FRAMED | mixed })
+    }
+
+    /// Whether the last owner died, or left by siglongjmp: heal before use.
+    #[inline(always)]
+    pub fn inherited(&self) -> bool {
+        self.traits & INHERITED != 0
     }
 
     #[inline(always)]
@@ -235,31 +249,41 @@ impl<'a> Seat<'a> {
     /// Leaves the participant as it is, because the memory must not be touched any more.
     #[cold]
     pub fn forget(self) {
-        // SAFETY: as in `release`.
-        let (thread, frame) = unsafe { (&*self.thread, &*self.frame) };
-        thread.restore_pending(self.pending);
-        thread.pop(frame);
+        self.close(|thread, pending| thread.restore_pending(pending));
     }
 
     /// Gives the participant back.
     #[inline(always)]
     pub fn release(self) {
-        // SAFETY: the thread's state and its frames live as long as the thread, and a seat does not
-        // leave its thread (it holds raw pointers, so it is neither Send nor Sync).
-        let (thread, frame) = unsafe { (&*self.thread, &*self.frame) };
-        if self.nested {
+        if self.traits & NESTED != 0 {
             self.half(participant::OUTER).store(0, Ordering::Relaxed);
         }
-        if self.mixed {
-            thread.restore_pending(self.pending);
-        }
-        // Release: the next owner sees everything done here. By invariant 1 before the pending pointer
-        // changes, or after.
-        self.half(participant::OWNER).store(0, Ordering::Release);
-        if !self.mixed {
-            thread.restore_pending(self.pending);
-        }
-        thread.pop(frame);
+        self.close(|thread, pending| {
+            let mixed = self.traits & MIXED != 0;
+            if mixed {
+                thread.restore_pending(pending);
+            }
+            // Release: the next owner sees everything done here. By invariant 1 before the pending pointer
+            // changes, or after.
+            self.half(participant::OWNER).store(0, Ordering::Release);
+            if !mixed {
+                thread.restore_pending(pending);
+            }
+        });
+    }
+
+    /// Lets `end` put the pending pointer back to what it was, and then empties the frame.
+    #[inline(always)]
+    fn close(&self, end: impl FnOnce(&Thread, usize)) {
+        thread::with_lane(|thread, lane| {
+            let Some(frame) = lane.frame(self.frame) else { return };
+            end(thread, frame.pending.get());
+            compiler_fence(Ordering::SeqCst);
+            frame.seat.set(0);
+            if self.traits & FRAMED != 0 {
+                lane.pop(self.frame);
+            }
+        });
     }
 }
 
