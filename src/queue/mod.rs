@@ -39,11 +39,11 @@ use crate::os::clock;
 use crate::os::errno::Errno;
 use crate::os::process;
 use crate::os::thread::{Caller, Position, caller};
-use crate::shm::Mapping;
+use crate::shm::{self, Mapping};
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, GRANULES_PER_PAGE, Held, PARTICIPANT, participant, settings, superblock,
 };
-use crate::txn::{self, Damaged, PREFIX, Recovery, Seat};
+use crate::txn::{self, Damaged, Memory, PREFIX, Recovery, Seat};
 use core::sync::atomic::Ordering;
 use tx::{DAMAGED, NEVER, Stop, Tx, UNBORN, Verdict, look, run};
 use waiters::{Aftermath, Line};
@@ -263,6 +263,11 @@ impl<'m> Queue<'m> {
     /// The same for a caller that has opened a frame for its use of the queue, and found nothing left behind.
     #[inline(always)]
     pub fn enter_in(self, caller: Caller, frame: u8) -> Result<Seat<'m>, Errno> {
+        // The line on which all meet: asked for now, it is there when the transaction begins, and need not be asked for
+        // once more when it commits.
+        if let Some(cur) = self.memory.cur() {
+            shm::expect_to_write(cur);
+        }
         match Seat::claim_in(self.memory, caller, frame) {
             Some(seat) if !seat.inherited() => Ok(seat),
             claimed => self.enter_after_healing(caller, frame, claimed),

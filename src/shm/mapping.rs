@@ -52,6 +52,22 @@ pub fn half_of<const N: usize>(words: &[AtomicU64; N], offset: u64) -> Option<&A
     Some(unsafe { &*address.cast() })
 }
 
+/// Asks the processor for a cache line that will be written soon.
+#[inline(always)]
+pub fn expect_to_write<T>(line: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; changes nothing, whatever the address.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint; changes nothing, whatever the address.
+    unsafe {
+        core::arch::asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    let _ = line;
+}
+
 /// The first granule at or after `granule` from which `count` granules lie in one window.
 pub fn place(granule: u32, count: u32) -> u32 {
     let (mut start, length) = (super::layout::granule_offset(granule), u64::from(count) * GRANULE);

@@ -3,4 +3,4 @@
 pub mod layout;
 mod mapping;
 
-pub use mapping::{Mapping, half_of, place};
+pub use mapping::{Mapping, expect_to_write, half_of, place};
