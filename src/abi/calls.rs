@@ -79,20 +79,22 @@ pub unsafe extern "C" fn begin_send(call: *mut Call) -> isize {
     loop {
         let [msqid, msgp, msgsz, msgflg, _] = call.arguments;
         let message = ptr::with_exposed_provenance::<u8>(msgp);
-        let step = call.cookie.entering(|| {
+        let mut asleep = None;
+        let result = call.cookie.entering(|| {
             // SAFETY: `user` checks the address.
             match unsafe { user::read_long(message.cast()) } {
                 Ok((mtype, good)) => {
                     let text = Text { address: message.wrapping_add(TEXT), length: msgsz, good };
-                    semantics::start_msgsnd(msqid as c_int, mtype.into(), msgsz, msgflg as c_int, &text)
+                    let (msqid, msgflg) = (msqid as c_int, msgflg as c_int);
+                    semantics::start_msgsnd(msqid, mtype.into(), msgsz, msgflg, &text, &mut asleep)
                 }
-                Err(fault) => Step::Done(Err(fault.into())),
+                Err(fault) => Some(Err(fault.into())),
             }
         });
-        match step {
-            Step::Done(result) if is_to_be_made_again(call, &result) => {}
-            Step::Done(result) => return finish(call, result.map(|()| 0)),
-            Step::Sleep(waiting, bed) => return call.sleep(waiting, bed, resume_send),
+        match result {
+            Some(result) if is_to_be_made_again(call, &result) => {}
+            Some(result) => return finish(call, result.map(|()| 0)),
+            None => return call.sleep_if(asleep, resume_send),
         }
     }
 }
@@ -183,14 +185,15 @@ pub unsafe extern "C" fn begin_receive(call: *mut Call) -> isize {
     loop {
         let [msqid, _, msgsz, msgtyp, msgflg] = call.arguments;
         let buffer = buffer(call);
-        let step = call.cookie.entering(|| {
+        let mut asleep = None;
+        let result = call.cookie.entering(|| {
             let msgtyp = (msgtyp as c_long).into();
-            semantics::start_msgrcv(msqid as c_int, msgsz, msgtyp, msgflg as c_int, &buffer)
+            semantics::start_msgrcv(msqid as c_int, msgsz, msgtyp, msgflg as c_int, &buffer, &mut asleep)
         });
-        match step {
-            Step::Done(result) if is_to_be_made_again(call, &result) => {}
-            Step::Done(result) => return finish(call, result),
-            Step::Sleep(waiting, bed) => return call.sleep(waiting, bed, resume_receive),
+        match result {
+            Some(result) if is_to_be_made_again(call, &result) => {}
+            Some(result) => return finish(call, result),
+            None => return call.sleep_if(asleep, resume_receive),
         }
     }
 }

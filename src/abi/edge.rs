@@ -84,6 +84,15 @@ impl Call {
         self.word = ptr::null();
     }
 
+    /// The same for a call that has begun without a result.
+    #[cold]
+    pub fn sleep_if<W>(&mut self, asleep: Option<(W, Bed)>, resume: Piece) -> isize {
+        match asleep {
+            Some((waiting, bed)) => self.sleep(waiting, bed, resume),
+            None => -1,
+        }
+    }
+
     /// Notes that the call sleeps, what it keeps meanwhile, and what goes on with it.
     #[cold]
     pub fn sleep<W>(&mut self, waiting: W, bed: Bed, resume: Piece) -> isize {

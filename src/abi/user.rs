@@ -254,6 +254,54 @@ unsafe fn reachable_pages(access: Access, start: usize, last: usize) -> usize {
     }
 }
 
+/// The longest text that is copied without the C library: what lies in a message itself (`layout::message::INLINE`),
+/// and a bit more.
+const SHORT: usize = 96;
+
+/// Copies up to [`SHORT`] bytes as `ptr::copy` does: a call would cost as much as the rest.
+///
+/// # Safety
+/// As for `ptr::copy`.
+#[inline(always)]
+unsafe fn copy_short(src: *const u8, dst: *mut u8, len: usize) {
+    /// Copies two pieces that cover everything, or overlap in the middle.
+    ///
+    /// # Safety
+    /// As for `ptr::copy` with `len`, which is at least the size of `T`.
+    #[inline(always)]
+    unsafe fn ends<T: Copy>(src: *const u8, dst: *mut u8, len: usize) {
+        let rest = len - size_of::<T>();
+        // SAFETY: both lie within `len` bytes; all is read before anything is written.
+        unsafe {
+            let first = src.cast::<T>().read_unaligned();
+            let last = src.add(rest).cast::<T>().read_unaligned();
+            dst.cast::<T>().write_unaligned(first);
+            dst.add(rest).cast::<T>().write_unaligned(last);
+        }
+    }
+    // SAFETY: the caller's promise, for lengths that the branch has made sure of.
+    unsafe {
+        match len {
+            64.. => {
+                // Three pieces: read before anything is written.
+                let first = src.cast::<[u128; 2]>().read_unaligned();
+                let second = src.add(32).cast::<[u128; 2]>().read_unaligned();
+                let last = src.add(len - 32).cast::<[u128; 2]>().read_unaligned();
+                dst.cast::<[u128; 2]>().write_unaligned(first);
+                dst.add(32).cast::<[u128; 2]>().write_unaligned(second);
+                dst.add(len - 32).cast::<[u128; 2]>().write_unaligned(last);
+            }
+            32.. => ends::<[u128; 2]>(src, dst, len),
+            16.. => ends::<u128>(src, dst, len),
+            8.. => ends::<u64>(src, dst, len),
+            4.. => ends::<u32>(src, dst, len),
+            2.. => ends::<u16>(src, dst, len),
+            1 => dst.write(src.read()),
+            0 => {}
+        }
+    }
+}
+
 /// Copies bytes as `ptr::copy` does, in pieces.
 ///
 /// The C library copies what is longer than two pages or so by `rep movsb`, and where the two addresses lie a
@@ -263,6 +311,10 @@ unsafe fn reachable_pages(access: Access, start: usize, last: usize) -> usize {
 /// As for `ptr::copy`.
 #[inline(always)]
 unsafe fn copy_in_pieces(mut src: *const u8, mut dst: *mut u8, mut len: usize) {
+    if len <= SHORT {
+        // SAFETY: the caller's promise.
+        return unsafe { copy_short(src, dst, len) };
+    }
     /// Below the length from which any C library begins to use it (`glibc.cpu.x86_rep_movsb_threshold`).
     const PIECE: usize = 1984;
     while len > PIECE {

@@ -93,7 +93,7 @@ impl Attached {
     /// Announces the use of an attachment and checks that the table still names it.
     #[inline(always)]
     fn announce(attachment: *mut Attachment, id: u32, caller: Caller) -> Option<Attached> {
-        let frame = caller.lane().push(caller.stack, attachment.expose_provenance())?;
+        let frame = caller.lane().push(caller.stack(), attachment.expose_provenance())?;
         // SAFETY: by invariant 1 a pointer to an attachment stays one.
         let attached = Attached { attachment: unsafe { &*attachment }, frame };
         let place = TABLE.get(index_of(id) as usize)?;
@@ -270,7 +270,7 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
 #[inline(never)]
 fn recover(caller: Caller) {
     for _ in 0..frames::DEPTH {
-        let Some((number, frame)) = caller.lane().abandoned(caller.stack) else { return };
+        let Some((number, frame)) = caller.lane().abandoned(caller.stack()) else { return };
         let object = frame.object();
         if object == 0 {
             caller.lane().pop(number);
@@ -281,7 +281,7 @@ fn recover(caller: Caller) {
         let mapping = unsafe { &(*ptr::with_exposed_provenance::<Attachment>(object)).mapping };
         if mapping.is_mapped() {
             // Drops the frame as well; the one below it may be of another queue.
-            Queue::new(mapping, object).recover(caller.stack);
+            Queue::new(mapping, object).recover(caller.stack());
         } else {
             caller.lane().pop(number);
         }

@@ -58,7 +58,7 @@ pub struct Lane {
 unsafe impl Sync for Lane {}
 
 const LANES: usize = 1024;
-static TABLE: [Lane; LANES] = [const { Lane::new() }; LANES];
+static TABLE: [Lane; LANES] = [const { Lane::nobodys() }; LANES];
 /// How many of them were ever anybody's: those behind need not be looked at.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Whether there are uses that no lane in the table shows.
@@ -66,14 +66,16 @@ static CROWDED: AtomicU32 = AtomicU32::new(0);
 
 impl Lane {
     /// Nobody's.
-    pub const fn new() -> Lane {
-        const FRAME: Frame = Frame {
-            object: AtomicUsize::new(0),
-            seat: Cell::new(0),
-            pending: Cell::new(0),
-            stack: Cell::new(Position::NOWHERE),
-        };
-        Lane { owner: AtomicU64::new(0), depth: AtomicUsize::new(0), frames: [const { FRAME }; DEPTH] }
+    const fn nobodys() -> Lane {
+        let frames = [const {
+            Frame {
+                object: AtomicUsize::new(0),
+                seat: Cell::new(0),
+                pending: Cell::new(0),
+                stack: Cell::new(Position::NOWHERE),
+            }
+        }; DEPTH];
+        Lane { owner: AtomicU64::new(0), depth: AtomicUsize::new(0), frames }
     }
 
     /// Opens a frame for a use of `object` by the call at a stack position; `None` when handlers are nested too deeply.
@@ -133,7 +135,11 @@ impl Lane {
     #[cold]
     pub fn seat_below(&self, number: u8, object: usize) -> u32 {
         let below = self.frames.iter().take(number.into()).rev();
-        below.filter(|frame| frame.object() == object).map(|frame| frame.seat.get()).find(|&seat| seat != 0).unwrap_or(0)
+        below
+            .filter(|frame| frame.object() == object)
+            .map(|frame| frame.seat.get())
+            .find(|&seat| seat != 0)
+            .unwrap_or(0)
     }
 
     /// Whether any frame is open.
@@ -158,7 +164,11 @@ impl Lane {
     pub fn objects(&self) -> impl Iterator<Item = usize> {
         let depth = self.depth.load(Ordering::Acquire);
         // Acquire: pairs with the end of a use.
-        self.frames.iter().take(depth).map(|frame| frame.object.load(Ordering::Acquire)).filter(|&object| object != 0)
+        self.frames
+            .iter()
+            .take(depth)
+            .map(|frame| frame.object.load(Ordering::Acquire))
+            .filter(|&object| object != 0)
     }
 
     /// Forgets all.

@@ -130,11 +130,11 @@ mod local {
     }
 }
 
-/// The state of the calling thread; does not leave it.
+/// The calling thread: its state, asked for once in a call and passed down. Does not leave the thread.
 #[derive(Clone, Copy)]
-pub struct Current(*const Thread);
+pub struct Caller(*const Thread);
 
-impl core::ops::Deref for Current {
+impl core::ops::Deref for Caller {
     type Target = Thread;
 
     #[inline(always)]
@@ -145,43 +145,14 @@ impl core::ops::Deref for Current {
     }
 }
 
-/// The state of the calling thread, read afresh if this is a new thread or a fork.
-#[inline(always)]
-pub fn current() -> Current {
-    let current = Current(local::with(ptr::from_ref));
-    if current.generation.get() != process::generation() {
-        current.renew();
-    }
-    current
-}
-
-/// The calling thread, and the stack position of its call into the library: asked for once, and passed down.
-#[derive(Clone, Copy)]
-pub struct Caller {
-    current: Current,
-    /// See [`stack_position`].
-    pub stack: Position,
-}
-
-/// Who calls.
+/// The calling thread; its state is read afresh if it is a new one, or a fork.
 #[inline(always)]
 pub fn caller() -> Caller {
-    Caller { current: current(), stack: stack_position() }
-}
-
-impl core::ops::Deref for Caller {
-    type Target = Thread;
-
-    #[inline(always)]
-    fn deref(&self) -> &Thread {
-        &self.current
+    let caller = Caller(local::with(ptr::from_ref));
+    if caller.generation.get() != process::generation() {
+        caller.renew();
     }
-}
-
-/// Runs `f` with the state of the calling thread ([`current`]).
-#[inline(always)]
-pub fn with<R>(f: impl FnOnce(&Thread) -> R) -> R {
-    f(&current())
+    caller
 }
 
 /// Runs a call into the library. To be used in a function whose own stack frame is small, right at the edge:
@@ -286,19 +257,22 @@ pub fn credentials<R>(f: impl FnOnce(&Cell<u64>) -> R) -> R {
 /// stack for a signal handler: that keeps a call in a handler apart from the one that it interrupted.
 pub const SLACK: usize = 512;
 
-/// The stack position of the call into the library that is under way.
-#[inline(always)]
-pub fn stack_position() -> Position {
-    let entered = local::with(|thread| thread.entered.get());
-    if entered.address != 0 {
-        return entered;
-    }
-    // Not called through the edge: a test, or start-up.
+/// Where a call stands that did not come through the edge: a test, or start-up.
+#[cold]
+#[inline(never)]
+fn somewhere() -> Position {
     let here = 0u8;
     Position { address: core::hint::black_box(&raw const here).addr(), cookie: 0 }
 }
 
 impl Thread {
+    /// The stack position of the call into the library that is under way.
+    #[inline(always)]
+    pub fn stack(&self) -> Position {
+        let entered = self.entered.get();
+        if entered.address != 0 { entered } else { somewhere() }
+    }
+
     #[cold]
     #[inline(never)]
     fn renew(&self) {

@@ -39,10 +39,10 @@ use crate::os::clock;
 use crate::os::errno::Errno;
 use crate::os::process;
 use crate::os::thread::{Caller, Position, caller};
-use crate::shm::{self, Mapping};
 use crate::shm::layout::{
     self, FIRST_PARTICIPANTS, GRANULES_PER_PAGE, Held, PARTICIPANT, participant, settings, superblock,
 };
+use crate::shm::{self, Mapping};
 use crate::txn::{self, Damaged, Memory, PREFIX, Recovery, Seat};
 use core::sync::atomic::Ordering;
 use tx::{DAMAGED, NEVER, Stop, Tx, UNBORN, Verdict, look, run};
@@ -186,7 +186,8 @@ pub fn format(id: u32, settings: &Configuration, put: impl Fn(u64, u64)) {
     put(superblock::PARTICIPANTS, u64::from(FIRST_PARTICIPANTS));
     let header = layout::PARTICIPANTS + participant::RECORDS + PREFIX as u64 * 8;
     let annex = layout::PARTICIPANTS + participant::ANNEXES;
-    let (header_words, annex_words) = tx::first(FIRST_HEAD, GRANULES_PER_PAGE, UNBORN | (CREATOR + 1));
+    let (header_words, annex_words) =
+        tx::first(FIRST_HEAD, GRANULES_PER_PAGE, UNBORN | (CREATOR + 1), settings.qbytes);
     for (start, words) in [(header, &header_words[..]), (annex, &annex_words[..])] {
         for (number, &word) in words.iter().enumerate().filter(|(_, word)| **word != 0) {
             put(start + number as u64 * 8, word);
@@ -255,7 +256,7 @@ impl<'m> Queue<'m> {
     pub fn enter(&self) -> Result<Seat<'m>, Errno> {
         let caller = caller();
         if caller.lane().is_busy() {
-            self.recover(caller.stack);
+            self.recover(caller.stack());
         }
         self.enter_after_all(|| Seat::claim(self.memory, self.object, caller))
     }
@@ -506,6 +507,7 @@ impl<'m> Queue<'m> {
                 self.memory.word(offset + within).ok_or(Damaged)?.store(value, Ordering::Relaxed);
             }
             tx.set_settings(place);
+            tx.set_qbytes(settings.qbytes);
             tx.set_configured(tx.configured().wrapping_add(1));
             Ok(Verdict::Commit(settings))
         })
@@ -739,7 +741,7 @@ fn block_text(memory: &Mapping, block: u32, length: usize) -> Option<*mut u8> {
 
 /// Seconds and process id for the stamps of this moment.
 #[inline(always)]
-fn stamps() -> (u64, u32) {
+pub fn stamps() -> (u64, u32) {
     (clock::seconds(), process::pid())
 }
 

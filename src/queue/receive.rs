@@ -129,10 +129,10 @@ impl<'m> Queue<'m> {
         seat: &Seat<'m>,
         request: &Request,
         permission: &(impl Permission + Copy),
+        stamps: (u64, u32),
         received: &mut Received,
     ) -> Result<Option<Missing>, Errno> {
         let mut tx = Tx::new(self.memory, seat.index);
-        let stamps = stamps();
         let said = match tx.begin_quickly() {
             Ok(()) => {
                 self.attempt_take::<true>(&mut tx, seat, request, permission, stamps, false, 1, received)

@@ -80,9 +80,9 @@ impl<'m> Queue<'m> {
         seat: &Seat<'m>,
         message: &Outgoing,
         permission: &(impl Permission + Copy),
+        stamps: (u64, u32),
     ) -> Result<Sent, Errno> {
         let mut tx = Tx::new(self.memory, seat.index);
-        let stamps = stamps();
         let said = match tx.begin_quickly() {
             Ok(()) => {
                 let after = &mut Aftermath::default();
@@ -204,7 +204,7 @@ impl<'m> Queue<'m> {
         {
             return Err(Stop::Unusual);
         }
-        if !tx.fits(u64::from(message.length))? {
+        if !tx.fits(u64::from(message.length)) {
             if QUICK || !wait {
                 return Ok(Verdict::Answer(Attempt::Full));
             }

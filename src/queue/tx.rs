@@ -3,7 +3,7 @@
 use crate::os::errno::Errno;
 use crate::shm::Mapping;
 use crate::shm::layout::participant::ANNEX_WORDS;
-use crate::shm::layout::{self, GRANULE_WORDS, Held, Position, message, settings};
+use crate::shm::layout::{self, GRANULE_WORDS, Held, Position, message};
 use crate::txn::{self, Damaged, Memory, PREFIX, Seat, Transaction};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -149,16 +149,19 @@ fields! {
     receivers set_receivers: annex 6 u16, 0 16;
     /// How many senders wait.
     senders set_senders: annex 6 u16, 16 16;
+    /// `msg_qbytes`, as the settings have it.
+    qbytes set_qbytes: annex 7 u64, 0 64;
 }
 
-/// Header and annex of a new queue: a first granule at `head`, so many reserved, and who has to bear it.
-pub fn first(head: u32, reserved: u32, removed: u32) -> ([u64; WORDS], [u64; ANNEX_WORDS]) {
+/// Header and annex of a new queue: a first granule at `head`, so many reserved, who has to bear it, and `msg_qbytes`.
+pub fn first(head: u32, reserved: u32, removed: u32, qbytes: u64) -> ([u64; WORDS], [u64; ANNEX_WORDS]) {
     let (mut header, mut annex) = ([0; WORDS], [0; ANNEX_WORDS]);
-    // As in the table above: head and tail, free and mark, what has to be done, reserved.
+    // As in the table above.
     header[0] = u64::from(head) | u64::from(head) << 24;
     header[1] = u64::from(head) | u64::from(head + 1) << 24;
     annex[1] = u64::from(removed);
     annex[2] = u64::from(reserved) << 32;
+    annex[7] = qbytes;
     (header, annex)
 }
 
@@ -415,12 +418,6 @@ impl<'m> Tx<'m> {
         Ok(self.memory.word(place + offset).ok_or(Damaged)?.load(Ordering::Relaxed))
     }
 
-    /// `msg_qbytes`.
-    #[inline(always)]
-    pub fn qbytes(&self) -> Result<u64, Damaged> {
-        self.setting(settings::QBYTES)
-    }
-
     /// Counts a message that is taken out or handed over; returns the count, as a link word can hold it.
     #[inline(always)]
     pub fn count_taken(&mut self) -> u32 {
@@ -431,9 +428,9 @@ impl<'m> Tx<'m> {
 
     /// Whether a text of that length fits now, as `msg_fits_inqueue` in the kernel has it.
     #[inline(always)]
-    pub fn fits(&self, length: u64) -> Result<bool, Damaged> {
-        let qbytes = self.qbytes()?;
-        Ok(self.cbytes().saturating_add(length) <= qbytes && u64::from(self.qnum()) < qbytes)
+    pub fn fits(&self, length: u64) -> bool {
+        let qbytes = self.qbytes();
+        self.cbytes().saturating_add(length) <= qbytes && u64::from(self.qnum()) < qbytes
     }
 }
 

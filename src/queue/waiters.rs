@@ -429,7 +429,7 @@ pub fn take_handed(tx: &mut Tx, seat: u32) -> Result<Option<u32>, Damaged> {
 /// fit alone if the settings changed since it came: Linux lets all go that fit alone, and one that may not send
 /// any more finds out so. Returns how many of `woken` it filled.
 pub fn release_senders(tx: &mut Tx, woken: &mut [u32], after: &mut Aftermath) -> Result<usize, Damaged> {
-    let qbytes = tx.qbytes()?;
+    let qbytes = tx.qbytes();
     let (mut bytes, mut number, mut filled) = (tx.cbytes(), u64::from(tx.qnum()), 0);
     Line::Senders.walk(tx, |tx, before, seat| {
         if filled == woken.len() || tx.room() < 4 || u64::from(tx.qnum()) >= qbytes || tx.cbytes() > qbytes {

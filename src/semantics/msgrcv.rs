@@ -1,14 +1,14 @@
 //! `msgrcv(2)` (`do_msgrcv` in `ipc/msg.c`).
 
 use super::permissions::Needs;
-use super::wait::{Ended, Step, Wait};
+use super::wait::{Asleep, Ended, Step, Wait};
 use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
 use crate::os::thread;
 use crate::queue::waiters::{HANDED, TOO_BIG, WAITING, state};
-use crate::queue::{Missing, Queue, Received, Request, Selector};
+use crate::queue::{self, Missing, Queue, Received, Request, Selector};
 use crate::txn::{self, Seat};
 
 /// Where a message goes: the caller's memory.
@@ -41,11 +41,12 @@ pub fn msgrcv(
     flags: i32,
     destination: &impl Destination,
 ) -> Result<usize, Errno> {
-    start(msqid, size, msgtyp, flags, destination)
-        .finish(|receiving, woken| receiving.woken(woken, destination))
+    let mut asleep = None;
+    let result = start(msqid, size, msgtyp, flags, destination, &mut asleep);
+    Step::of(result, asleep).finish(|receiving, woken| receiving.woken(woken, destination))
 }
 
-/// Begins to receive a message into a buffer of `size` bytes.
+/// Begins to receive a message into a buffer of `size` bytes. Without a result it sleeps.
 #[inline(always)]
 pub fn start(
     msqid: i32,
@@ -53,17 +54,20 @@ pub fn start(
     msgtyp: i64,
     flags: i32,
     destination: &impl Destination,
-) -> Step<Receiving, usize> {
+    asleep: &mut Asleep<Receiving>,
+) -> Option<Result<usize, Errno>> {
     if flags & libc::MSG_COPY != 0 {
-        return Step::Done(copy(msqid, size, msgtyp, flags, destination));
+        return Some(copy(msqid, size, msgtyp, flags, destination));
     }
+    // Asked while there is nothing yet that a call would have to put aside.
+    let moment = queue::stamps();
     match enter(msqid, size) {
         Ok((attached, queue, seat)) => {
             let truncate = flags & libc::MSG_NOERROR != 0;
             let request = Request { selector: selector(msgtyp, flags), size: size as u64, truncate };
-            receive(attached, &queue, seat, request, flags, destination)
+            receive(attached, queue, seat, request, flags, moment, destination, asleep)
         }
-        Err(errno) => Step::Done(Err(errno)),
+        Err(errno) => Some(Err(errno)),
     }
 }
 
@@ -84,24 +88,27 @@ fn enter(msqid: i32, size: usize) -> Result<(Attached, Queue<'static>, Seat<'sta
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "compiled into its caller")]
 fn receive(
     attached: Attached,
-    queue: &Queue<'static>,
+    queue: Queue<'static>,
     seat: Seat<'static>,
     request: Request,
     flags: i32,
+    moment: (u64, u32),
     destination: &impl Destination,
-) -> Step<Receiving, usize> {
+    asleep: &mut Asleep<Receiving>,
+) -> Option<Result<usize, Errno>> {
     let needs = Needs::to_read(&attached);
     let mut received = Received::new();
-    let received = match queue.take_quickly(&seat, &request, &needs, &mut received) {
-        Ok(None) => deliver(queue, &seat, &received, request.size as usize, destination),
+    let received = match queue.take_quickly(&seat, &request, &needs, moment, &mut received) {
+        Ok(None) => deliver(&queue, &seat, &received, request.size as usize, destination),
         Ok(Some(_)) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::ENOMSG),
-        Ok(Some(_)) => return wait(attached, seat, request, needs, destination),
+        Ok(Some(_)) => return wait(attached, seat, request, needs, destination, asleep),
         Err(errno) => Err(errno),
     };
     seat.release();
-    Step::Done(received)
+    Some(received)
 }
 
 /// Copies a message out, and then wakes senders that fit now: in this order, so that a receiver who dies
@@ -129,9 +136,11 @@ fn wait(
     request: Request,
     needs: Needs,
     destination: &impl Destination,
-) -> Step<Receiving, usize> {
+    asleep: &mut Asleep<Receiving>,
+) -> Option<Result<usize, Errno>> {
     let gone = Errno::EIDRM;
-    Receiving { attached, seat, request, needs, wait: Wait::new(), in_line: false, gone }.go_on(destination)
+    let receiving = Receiving { attached, seat, request, needs, wait: Wait::new(), in_line: false, gone };
+    receiving.go_on(destination).or_asleep(asleep)
 }
 
 /// A call that waits for a message.

@@ -1,14 +1,14 @@
 //! `msgsnd(2)` (`do_msgsnd` in `ipc/msg.c`).
 
 use super::permissions::Needs;
-use super::wait::{Ended, Step, Wait};
+use super::wait::{Asleep, Ended, Step, Wait};
 use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
 use crate::os::thread;
 use crate::queue::waiters::FULL;
-use crate::queue::{Outgoing, Queue, Sent};
+use crate::queue::{self, Outgoing, Queue, Sent};
 use crate::txn::Seat;
 
 /// The text to be sent, in the caller's memory.
@@ -21,15 +21,28 @@ pub trait Source {
 
 /// Sends a message of type `mtype` and a text of `size` bytes.
 pub fn msgsnd(msqid: i32, mtype: i64, size: usize, flags: i32, source: &impl Source) -> Result<(), Errno> {
-    start(msqid, mtype, size, flags, source).finish(Sending::woken)
+    let mut asleep = None;
+    let result = start(msqid, mtype, size, flags, source, &mut asleep);
+    Step::of(result, asleep).finish(Sending::woken)
 }
 
-/// Begins to send a message of type `mtype` and a text of `size` bytes.
+/// Begins to send a message of type `mtype` and a text of `size` bytes. Without a result it sleeps.
 #[inline(always)]
-pub fn start(msqid: i32, mtype: i64, size: usize, flags: i32, source: &impl Source) -> Step<Sending, ()> {
+pub fn start(
+    msqid: i32,
+    mtype: i64,
+    size: usize,
+    flags: i32,
+    source: &impl Source,
+    asleep: &mut Asleep<Sending>,
+) -> Option<Result<(), Errno>> {
+    // Asked while there is nothing yet that a call would have to put aside.
+    let moment = queue::stamps();
     match enter(msqid, mtype, size, source) {
-        Ok((attached, queue, seat)) => send(attached, &queue, seat, mtype, size, flags, source),
-        Err(errno) => Step::Done(Err(errno)),
+        Ok((attached, queue, seat)) => {
+            send(attached, queue, seat, (mtype, size), flags, moment, source, asleep)
+        }
+        Err(errno) => Some(Err(errno)),
     }
 }
 
@@ -60,23 +73,25 @@ fn enter(
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "compiled into its caller")]
 fn send(
     attached: Attached,
-    queue: &Queue<'static>,
+    queue: Queue<'static>,
     seat: Seat<'static>,
-    mtype: i64,
-    size: usize,
+    (mtype, size): (i64, usize),
     flags: i32,
+    moment: (u64, u32),
     source: &impl Source,
-) -> Step<Sending, ()> {
+    asleep: &mut Asleep<Sending>,
+) -> Option<Result<(), Errno>> {
     let needs = Needs::to_write(&attached);
     let message = queue.prepare(&seat, mtype, size);
     let message = message.and_then(|message| source.copy_to(&message).map(|()| message));
     let sent = match message {
-        Ok(message) => match queue.post_quickly(&seat, &message, &needs) {
+        Ok(message) => match queue.post_quickly(&seat, &message, &needs, moment) {
             Ok(Sent::Done) => Ok(()),
             Ok(_) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::EAGAIN),
-            Ok(_) => return wait(attached, seat, message, needs),
+            Ok(_) => return wait(attached, seat, message, needs, asleep),
             Err(errno) => Err(errno),
         },
         // The length is checked before the text; and a queue that is gone is told of no new limit any more.
@@ -84,14 +99,21 @@ fn send(
         Err(errno) => Err(errno),
     };
     seat.release();
-    Step::Done(sent)
+    Some(sent)
 }
 
 #[cold]
 #[inline(never)]
-fn wait(attached: Attached, seat: Seat<'static>, message: Outgoing, needs: Needs) -> Step<Sending, ()> {
+fn wait(
+    attached: Attached,
+    seat: Seat<'static>,
+    message: Outgoing,
+    needs: Needs,
+    asleep: &mut Asleep<Sending>,
+) -> Option<Result<(), Errno>> {
     let gone = Errno::EIDRM;
-    Sending { attached, seat, message, needs, wait: Wait::new(), in_line: false, gone }.go_on()
+    let sending = Sending { attached, seat, message, needs, wait: Wait::new(), in_line: false, gone };
+    sending.go_on().or_asleep(asleep)
 }
 
 /// A call that waits for room.

@@ -108,15 +108,16 @@ pub struct Needs {
     bit: u64,
 }
 
-/// A decision that was made: `settings' version : 30 | credentials' generation : 30 | valid, read, write`.
-const VALID: u64 = 8;
-const MAY_READ: u64 = 4;
-const MAY_WRITE: u64 = 2;
+/// A decision that was made: `settings' version : 31 | credentials' generation : 30 | write, read, valid`.
+const VALID: u64 = 1;
+const MAY_READ: u64 = 2;
+const MAY_WRITE: u64 = 4;
 
+/// What a valid decision rests on.
+#[inline(always)]
 fn basis(version: u32) -> u64 {
-    const BITS: u64 = (1 << 30) - 1;
-    const _: () = assert!((credentials::MARK as u64) < BITS);
-    (u64::from(version) & BITS) << 34 | u64::from(credentials::generation()) << 4
+    const { assert!(credentials::MARK < 1 << 30) };
+    u64::from(version) << 33 | u64::from(credentials::generation()) << 3 | VALID
 }
 
 impl Needs {
@@ -148,7 +149,7 @@ impl Needs {
     #[cold]
     fn decide(&self, basis: u64, settings: &dyn Fn() -> Result<Configuration, Errno>) -> Result<u64, Errno> {
         let (settings, id) = (settings()?, self.attachment.id());
-        let mut decision = basis | VALID;
+        let mut decision = basis;
         if has(id, &settings, READ) {
             decision |= MAY_READ;
         }
@@ -172,7 +173,7 @@ impl Permission for Needs {
     #[inline(always)]
     fn known(&self, version: u32) -> Option<Result<(), Errno>> {
         let decision = self.attachment.decision.load(Ordering::Relaxed);
-        (decision & !(MAY_READ | MAY_WRITE) == basis(version) | VALID).then(|| self.answer(decision))
+        (decision & !(MAY_READ | MAY_WRITE) == basis(version)).then(|| self.answer(decision))
     }
 }
 

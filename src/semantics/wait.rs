@@ -49,6 +49,10 @@ pub enum Ended {
     Cut,
 }
 
+/// Where a call that begins notes what goes on with it after a sleep. (Beside its result, which is in registers: most
+/// calls do not sleep.)
+pub type Asleep<W> = Option<(W, Bed)>;
+
 /// How far a call has come.
 pub enum Step<W, T> {
     /// It is over.
@@ -58,6 +62,26 @@ pub enum Step<W, T> {
 }
 
 impl<W, T> Step<W, T> {
+    /// What became of a call that has begun: see [`Asleep`].
+    pub fn of(result: Option<Result<T, Errno>>, asleep: Asleep<W>) -> Step<W, T> {
+        match (result, asleep) {
+            (None, Some((waiting, bed))) => Step::Sleep(waiting, bed),
+            // Who gives no result sleeps; the error is not to be seen.
+            (result, _) => Step::Done(result.unwrap_or(Err(Errno::EINVAL))),
+        }
+    }
+
+    /// The result, or a note of what sleeps.
+    pub fn or_asleep(self, asleep: &mut Asleep<W>) -> Option<Result<T, Errno>> {
+        match self {
+            Step::Done(result) => Some(result),
+            Step::Sleep(waiting, bed) => {
+                *asleep = Some((waiting, bed));
+                None
+            }
+        }
+    }
+
     /// The call's result, after as many sleeps as that takes; `woken` goes on after one.
     pub fn finish(mut self, woken: impl Fn(W, Woken) -> Step<W, T>) -> Result<T, Errno> {
         loop {

@@ -227,12 +227,25 @@ impl Mapping {
     /// The words of a granule; `None` if there is none of that number.
     #[inline(always)]
     pub fn granule(&self, index: u32) -> Option<&[AtomicU64; GRANULE_WORDS]> {
+        /// How many lie in the first window.
+        const NEAR: u32 = ((FIRST - ARENA) / GRANULE) as u32;
+        let offset = granule_offset(index);
+        let spot = if index.wrapping_sub(1) < NEAR - 1 {
+            self.spot(offset, GRANULE)?
+        } else {
+            NonNull::new(self.far_granule(index)?)?
+        };
+        // SAFETY: mapped, aligned (windows are page-aligned), and only ever accessed atomically.
+        Some(unsafe { spot.cast().as_ref() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn far_granule(&self, index: u32) -> Option<*mut u8> {
         if index == 0 || index >= GRANULES {
             return None;
         }
-        let spot = self.spot(granule_offset(index), GRANULE)?;
-        // SAFETY: mapped, aligned (windows are page-aligned), and only ever accessed atomically.
-        Some(unsafe { spot.cast().as_ref() })
+        self.beyond(granule_offset(index), GRANULE)
     }
 
     #[cold]
