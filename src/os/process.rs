@@ -95,6 +95,12 @@ pub fn pid() -> u32 {
     PID.load(Ordering::Relaxed)
 }
 
+/// The same for who has asked for the [`generation`] just before.
+#[inline(always)]
+pub fn known_pid() -> u32 {
+    PID.load(Ordering::Relaxed)
+}
+
 /// Has `child` called in every child of fork(3), before that returns there.
 pub fn at_fork(child: extern "C" fn()) {
     // SAFETY: the function stays as long as the library: the C library forgets it when that is unloaded.

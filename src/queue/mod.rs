@@ -317,13 +317,13 @@ impl<'m> Queue<'m> {
         let removed = look(self.memory, |tx| Ok(tx.removed()));
         // Of a queue that is removed nobody needs what it held, and the body may be missing.
         if removed == Ok(0) {
-            pool::stamp(self.memory, seat.index);
+            pool::stamp(self.memory, seat.index());
             self.pay_debt(&seat);
-            let withdrawn = run(self.memory, seat.index, |tx| {
-                if tx.held(seat.index, Held::State)? == waiters::IDLE {
+            let withdrawn = run(self.memory, seat.index(), |tx| {
+                if tx.held(seat.index(), Held::State)? == waiters::IDLE {
                     return Ok(Verdict::Answer(None));
                 }
-                Ok(Verdict::Commit(Some(waiters::withdraw(tx, seat.index)?)))
+                Ok(Verdict::Commit(Some(waiters::withdraw(tx, seat.index())?)))
             });
             if let Ok(Some(withdrawn)) = withdrawn {
                 self.after_withdrawal(&seat, withdrawn);
@@ -395,7 +395,7 @@ impl<'m> Queue<'m> {
         let mut after = Aftermath::default();
         for _ in 0..layout::MAX_PARTICIPANTS {
             let mut woken = [0; 4];
-            let filled = run(self.memory, seat.index, |tx| {
+            let filled = run(self.memory, seat.index(), |tx| {
                 after = Aftermath::default();
                 if tx.senders() == 0 || tx.removed() != 0 {
                     return Ok(Verdict::Answer(0));
@@ -492,13 +492,13 @@ impl<'m> Queue<'m> {
         seat: &Seat<'m>,
         change: &dyn Fn(Configuration) -> Result<Configuration, Errno>,
     ) -> Result<Configuration, Errno> {
-        let settings = run(self.memory, seat.index, |tx| {
+        let settings = run(self.memory, seat.index(), |tx| {
             if tx.removed() != 0 {
                 return Err(Stop::Errno(Errno::EINVAL));
             }
             let settings = change(Configuration::read(tx)?)?;
             // Of this participant's two places, the one that is not in force.
-            let place = seat.index << 1 | u32::from(tx.settings() == seat.index << 1);
+            let place = seat.index() << 1 | u32::from(tx.settings() == seat.index() << 1);
             let offset = layout::settings_offset(place).ok_or(Damaged)?;
             // Release: by the argument in `txn`, before writing what an old snapshot may still look at.
             core::sync::atomic::fence(Ordering::Release);
@@ -515,7 +515,7 @@ impl<'m> Queue<'m> {
         let mut passed = 0;
         loop {
             let mut nudged = [0; 8];
-            let filled = run(self.memory, seat.index, |tx| {
+            let filled = run(self.memory, seat.index(), |tx| {
                 match waiters::nudge(tx, Line::Receivers, passed, &mut nudged)? {
                     0 => Ok(Verdict::Answer(0)),
                     filled => Ok(Verdict::Commit(filled)),
@@ -542,13 +542,13 @@ impl<'m> Queue<'m> {
         bury: &dyn Fn(Configuration),
     ) -> Result<(), Errno> {
         let seat = self.enter()?;
-        let settings = run(self.memory, seat.index, |tx| {
+        let settings = run(self.memory, seat.index(), |tx| {
             if tx.removed() != 0 {
                 return Err(Stop::Errno(Errno::EINVAL));
             }
             let settings = Configuration::read(tx)?;
             may(settings)?;
-            tx.set_removed(seat.index + 1);
+            tx.set_removed(seat.index() + 1);
             Ok(Verdict::Commit(settings))
         });
         if let Ok(settings) = settings {
@@ -577,7 +577,7 @@ impl<'m> Queue<'m> {
     /// The same, as a participant that is held: its creator's, whose death inside a participant of its own would not
     /// always be known.
     pub fn bear_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
-        run(self.memory, seat.index, |tx| match Stage::of(tx) {
+        run(self.memory, seat.index(), |tx| match Stage::of(tx) {
             Stage::Unborn => {
                 tx.set_removed(0);
                 Ok(Verdict::Commit(true))
@@ -598,7 +598,7 @@ impl<'m> Queue<'m> {
 
     /// The same, as a participant that is held.
     pub fn renounce_as(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
-        run(self.memory, seat.index, |tx| match tx.removed() {
+        run(self.memory, seat.index(), |tx| match tx.removed() {
             unborn if unborn & UNBORN != 0 => {
                 tx.set_removed(NEVER | (unborn & !UNBORN));
                 Ok(Verdict::Commit(true))
@@ -650,7 +650,7 @@ impl<'m> Queue<'m> {
     fn dismiss(&self, seat: &Seat<'m>, line: Line) {
         for _ in 0..layout::MAX_PARTICIPANTS {
             let mut woken = [0; 4];
-            let filled = run(self.memory, seat.index, |tx| match waiters::dismiss(tx, line, &mut woken)? {
+            let filled = run(self.memory, seat.index(), |tx| match waiters::dismiss(tx, line, &mut woken)? {
                 0 => Ok(Verdict::Answer(0)),
                 filled => Ok(Verdict::Commit(filled)),
             });
@@ -667,11 +667,11 @@ impl<'m> Queue<'m> {
     /// Leaves the line after a signal handler ran, or for another reason not to wait on. True if it was too
     /// late: a message has been handed over, see [`Queue::take_handed`].
     pub fn stop_waiting(&self, seat: &Seat<'m>) -> Result<bool, Errno> {
-        let left = run(self.memory, seat.index, |tx| {
-            if tx.held(seat.index, Held::State)? & waiters::HANDED != 0 {
+        let left = run(self.memory, seat.index(), |tx| {
+            if tx.held(seat.index(), Held::State)? & waiters::HANDED != 0 {
                 return Ok(Verdict::Answer(None));
             }
-            Ok(Verdict::Commit(Some(waiters::withdraw(tx, seat.index)?)))
+            Ok(Verdict::Commit(Some(waiters::withdraw(tx, seat.index())?)))
         })
         .map_err(refused)?;
         let handed = left.is_none();
@@ -740,8 +740,7 @@ fn block_text(memory: &Mapping, block: u32, length: usize) -> Option<*mut u8> {
 }
 
 /// Seconds and process id for the stamps of this moment.
-#[inline(always)]
-pub fn stamps() -> (u64, u32) {
+fn stamps() -> (u64, u32) {
     (clock::seconds(), process::pid())
 }
 

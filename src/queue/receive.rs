@@ -4,6 +4,7 @@ use super::tx::{Attempts, Stop, Tx, Verdict, damaged, look, run};
 use super::waiters::{self, Line, Request, Selector};
 use super::{Permission, Queue, block_text, order, pool, refused, stamps, types};
 use crate::os::errno::Errno;
+use crate::os::process;
 use crate::shm::layout::{self, GRANULE_WORDS, Held, message};
 use crate::txn::{Damaged, Memory, Seat};
 use core::mem::MaybeUninit;
@@ -129,14 +130,21 @@ impl<'m> Queue<'m> {
         seat: &Seat<'m>,
         request: &Request,
         permission: &(impl Permission + Copy),
-        stamps: (u64, u32),
+        now: u64,
         received: &mut Received,
     ) -> Result<Option<Missing>, Errno> {
-        let mut tx = Tx::new(self.memory, seat.index);
+        let mut tx = Tx::new(self.memory, seat.index());
         let said = match tx.begin_quickly() {
-            Ok(()) => {
-                self.attempt_take::<true>(&mut tx, seat, request, permission, stamps, false, 1, received)
-            }
+            Ok(()) => self.attempt_take::<true>(
+                &mut tx,
+                seat,
+                request,
+                permission,
+                (now, process::known_pid()),
+                false,
+                1,
+                received,
+            ),
             Err(stop) => Err(stop),
         };
         match tx.end_quickly(said) {
@@ -163,7 +171,7 @@ impl<'m> Queue<'m> {
     ) -> Result<Option<Missing>, Errno> {
         let mut glance = GLANCE;
         let mut steps = 0u32;
-        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index), Attempts::new());
+        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index()), Attempts::new());
         loop {
             attempts.begin(&mut tx).map_err(damaged)?;
             let said = self.attempt_take::<false>(
@@ -191,7 +199,7 @@ impl<'m> Queue<'m> {
                 Some(Ok(Attempt::Nothing)) => return Ok(Some(Missing::Nothing)),
                 Some(Ok(Attempt::InLine)) => return Ok(Some(Missing::InLine)),
                 // No memory for an index: look at every message instead.
-                Some(Err(Stop::Grow)) if pool::grow(self.memory, seat.index).is_err() => glance = ALL,
+                Some(Err(Stop::Grow)) if pool::grow(self.memory, seat.index()).is_err() => glance = ALL,
                 Some(Err(Stop::Grow)) => {}
                 Some(Err(stop)) => return Err(refused(stop)),
             }
@@ -217,7 +225,7 @@ impl<'m> Queue<'m> {
         }
         if !QUICK && state & waiters::HANDED != 0 {
             // Looking on from its place in line, it has been served meanwhile.
-            let granule = waiters::take_handed(tx, seat.index)?.ok_or(Damaged)?;
+            let granule = waiters::take_handed(tx, seat.index())?.ok_or(Damaged)?;
             received.read(tx, granule)?;
             return Ok(Verdict::Commit(Attempt::Received));
         }
@@ -242,7 +250,7 @@ impl<'m> Queue<'m> {
             Found::Nothing => {
                 if state & !1 != waiters::WAITING {
                     waiters::describe_receiver(tx.memory, seat, *request)?;
-                    waiters::wait_in(tx, Line::Receivers, seat.index)?;
+                    waiters::wait_in(tx, Line::Receivers, seat.index())?;
                 }
                 return Ok(Verdict::Commit(Attempt::InLine));
             }
@@ -259,16 +267,16 @@ impl<'m> Queue<'m> {
         if block == 0 {
             received.copy_inline(words, length)?;
         } else {
-            pool::hold_block(tx, seat.index, block, true)?;
+            pool::hold_block(tx, seat.index(), block, true)?;
             let text = block_text(tx.memory, block, length as usize);
             received.text = Text::Block(text.ok_or(Damaged)?);
         }
         order::remove::<QUICK>(tx, granule, length)?;
         if !QUICK && state != waiters::IDLE {
             if state & !1 == waiters::WAITING {
-                Line::Receivers.leave_anywhere(tx, seat.index)?;
+                Line::Receivers.leave_anywhere(tx, seat.index())?;
             }
-            tx.hold(seat.index, Held::State, waiters::IDLE)?;
+            tx.hold(seat.index(), Held::State, waiters::IDLE)?;
         }
         tx.set_rtime(now);
         tx.set_lrpid(pid);
@@ -282,8 +290,8 @@ impl<'m> Queue<'m> {
     ///
     /// The text stays valid until the participant is given back or used again.
     pub fn take_handed(&self, seat: &Seat<'m>, received: &mut Received) -> Result<bool, Errno> {
-        run(self.memory, seat.index, |tx| {
-            let Some(granule) = waiters::take_handed(tx, seat.index)? else {
+        run(self.memory, seat.index(), |tx| {
+            let Some(granule) = waiters::take_handed(tx, seat.index())? else {
                 return Ok(Verdict::Answer(false));
             };
             // A short text is copied before the commit: its granule may be used again right after.
@@ -373,6 +381,9 @@ fn find_first(tx: &Tx, selector: Selector) -> Result<Found, Damaged> {
     let first = tx.first()?;
     if first == 0 {
         return Ok(Found::Nothing);
+    }
+    if selector == Selector::Any {
+        return Ok(Found::Message(first));
     }
     let is_wanted = match selector {
         Selector::Any => true,

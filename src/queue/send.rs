@@ -4,6 +4,7 @@ use super::tx::{Attempts, DAMAGED, Stop, Tx, Verdict, damaged, look, run};
 use super::waiters::{self, Aftermath, Handover, Line, Offer};
 use super::{Anybody, Permission, Queue, block_text, order, pool, refused, stamps};
 use crate::os::errno::Errno;
+use crate::os::process;
 use crate::shm::layout::{self, Held, message};
 use crate::txn::{self, Damaged, Seat};
 use core::sync::atomic::{Ordering, fence};
@@ -53,7 +54,7 @@ impl<'m> Queue<'m> {
         let held = |which| txn::value(seat.link(which).load(Ordering::Relaxed));
         let mut granule = held(Held::Spare);
         if class.is_some() || granule == 0 {
-            pool::provide(self.memory, seat.index, class)?;
+            pool::provide(self.memory, seat.index(), class)?;
             granule = held(Held::Spare);
         }
         let words = self.memory.granule(granule).ok_or(DAMAGED)?;
@@ -80,13 +81,21 @@ impl<'m> Queue<'m> {
         seat: &Seat<'m>,
         message: &Outgoing,
         permission: &(impl Permission + Copy),
-        stamps: (u64, u32),
+        now: u64,
     ) -> Result<Sent, Errno> {
-        let mut tx = Tx::new(self.memory, seat.index);
+        let mut tx = Tx::new(self.memory, seat.index());
         let said = match tx.begin_quickly() {
             Ok(()) => {
                 let after = &mut Aftermath::default();
-                self.attempt::<true>(&mut tx, seat, message, permission, stamps, false, after)
+                self.attempt::<true>(
+                    &mut tx,
+                    seat,
+                    message,
+                    permission,
+                    (now, process::known_pid()),
+                    false,
+                    after,
+                )
             }
             Err(stop) => Err(stop),
         };
@@ -109,7 +118,7 @@ impl<'m> Queue<'m> {
         permission: &impl Permission,
         wait: bool,
     ) -> Result<Sent, Errno> {
-        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index), Attempts::new());
+        let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index()), Attempts::new());
         loop {
             let mut after = Aftermath::default();
             attempts.begin(&mut tx).map_err(damaged)?;
@@ -118,7 +127,7 @@ impl<'m> Queue<'m> {
                 None => continue,
                 Some(Ok(attempt)) => attempt,
                 Some(Err(Stop::Grow)) => {
-                    pool::grow(self.memory, seat.index)?;
+                    pool::grow(self.memory, seat.index())?;
                     continue;
                 }
                 Some(Err(stop)) => return Err(refused(stop)),
@@ -143,26 +152,26 @@ impl<'m> Queue<'m> {
     #[cold]
     fn wake_receiver(&self, seat: &Seat<'m>, handover: Handover) -> bool {
         if waiters::wake(self.memory, handover.seat) {
-            let _ = waiters::owe(self.memory, seat.index, None);
+            let _ = waiters::owe(self.memory, seat.index(), None);
             return true;
         }
-        let came_back = run(self.memory, seat.index, |tx| {
-            Ok(match waiters::take_back(tx, handover, seat.index)? {
+        let came_back = run(self.memory, seat.index(), |tx| {
+            Ok(match waiters::take_back(tx, handover, seat.index())? {
                 true => Verdict::Commit(true),
                 false => Verdict::Answer(false),
             })
         });
-        let _ = waiters::owe(self.memory, seat.index, None);
+        let _ = waiters::owe(self.memory, seat.index(), None);
         came_back != Ok(true)
     }
 
     /// Does what the last owner of a participant did not come to: wakes the receiver that it handed a
     /// message to.
     pub(super) fn pay_debt(&self, seat: &Seat<'m>) {
-        let Some(handover) = waiters::owed(self.memory, seat.index) else { return };
+        let Some(handover) = waiters::owed(self.memory, seat.index()) else { return };
         let state = pool::held_word(self.memory, handover.seat, Held::State);
         if state != handover.mark {
-            let _ = waiters::owe(self.memory, seat.index, None);
+            let _ = waiters::owe(self.memory, seat.index(), None);
         } else if !self.wake_receiver(seat, handover) {
             self.send_again(seat, None);
         }
@@ -171,7 +180,7 @@ impl<'m> Queue<'m> {
     /// Sends a message once more that came back and lies in the participant's spare granule; with `taken`, in
     /// its old place, as long as no other was taken since. If that cannot be, it is let go.
     pub(super) fn send_again(&self, seat: &Seat<'m>, taken: Option<u32>) {
-        let granule = pool::held(self.memory, seat.index, Held::Spare);
+        let granule = pool::held(self.memory, seat.index(), Held::Spare);
         let message = look(self.memory, |tx| {
             let (length, block) = tx.extent(granule)?;
             let (mtype, again) = (tx.mtype(granule)?, taken);
@@ -210,21 +219,21 @@ impl<'m> Queue<'m> {
             }
             if state & !1 != waiters::FULL {
                 waiters::describe_sender(tx.memory, seat, u64::from(message.length), tx.configured())?;
-                waiters::wait_in(tx, Line::Senders, seat.index)?;
+                waiters::wait_in(tx, Line::Senders, seat.index())?;
             }
             return Ok(Verdict::Commit(Attempt::InLine));
         }
         if !QUICK && state & !1 == waiters::FULL {
-            Line::Senders.leave_anywhere(tx, seat.index)?;
+            Line::Senders.leave_anywhere(tx, seat.index())?;
         }
         if !QUICK && state != waiters::IDLE {
-            tx.hold(seat.index, Held::State, waiters::IDLE)?;
+            tx.hold(seat.index(), Held::State, waiters::IDLE)?;
         }
         let mut handed = None;
         if !QUICK && tx.receivers() != 0 {
             match waiters::offer(tx, message.granule, message.mtype, message.length, after)? {
                 Offer::Taken(handover) => {
-                    waiters::owe(tx.memory, seat.index, Some(handover))?;
+                    waiters::owe(tx.memory, seat.index(), Some(handover))?;
                     handed = Some(handover);
                 }
                 Offer::Declined => {}
@@ -249,7 +258,7 @@ impl<'m> Queue<'m> {
         if message.block != 0 {
             let class = layout::block_class(message.length as usize).ok_or(Damaged)?;
             let block = pool::take_block(tx, class)?;
-            pool::hold_block(tx, seat.index, block, false)?;
+            pool::hold_block(tx, seat.index(), block, false)?;
         }
         Ok(Verdict::Commit(handed.map_or(Attempt::Queued, Attempt::Handed)))
     }

@@ -220,9 +220,9 @@ fn look_again_after(others: usize) {
     // SAFETY: a prepared message has room for its text.
     unsafe { message.text.copy_from(b"abc".as_ptr(), 3) };
     // Its sender was stopped before it could wake anybody.
-    let handed = run(&memory, sender.index, |tx| {
-        let granule = tx.held(sender.index, Held::Spare)?;
-        tx.hold(sender.index, Held::Spare, 0)?;
+    let handed = run(&memory, sender.index(), |tx| {
+        let granule = tx.held(sender.index(), Held::Spare)?;
+        tx.hold(sender.index(), Held::Spare, 0)?;
         let offer = waiters::offer(tx, granule, 5, 3, &mut Aftermath::default())?;
         Ok(Verdict::Commit(matches!(offer, waiters::Offer::Taken(_))))
     });
@@ -296,11 +296,11 @@ fn a_fresh_block_says_its_class_whoever_applied_the_log() {
     fn leave_deep(queue: &Queue) -> u32 {
         let seat = queue.enter().unwrap();
         let mut begun: txn::Transaction<AtomicU64, { tx::WORDS }> =
-            txn::begin(queue.memory, seat.index).unwrap();
+            txn::begin(queue.memory, seat.index()).unwrap();
         let block = (begun.header[1] >> 24) as u32 & 0xff_ffff;
         begun.header[1] += u64::from(layout::block_granules(CLASS)) << 24;
         for (which, value) in [(Held::Block, block), (Held::Fresh, CLASS + 1)] {
-            begun.set(queue.memory, Position::participant(seat.index, which).0, value).unwrap();
+            begun.set(queue.memory, Position::participant(seat.index(), which).0, value).unwrap();
         }
         assert_eq!(begun.commit(&Stopping(queue.memory)), Err(Damaged));
         block
@@ -347,12 +347,12 @@ fn what_a_killed_sender_handed_to_nobody_asleep_counts_again() {
         crate::testing::in_child_killed(|| {
             let seat = queue.enter().unwrap();
             queue.prepare(&seat, 1, 0).unwrap();
-            let granule = pool::held(&memory, seat.index, Held::Spare);
-            let handed = run(&memory, seat.index, |tx| {
+            let granule = pool::held(&memory, seat.index(), Held::Spare);
+            let handed = run(&memory, seat.index(), |tx| {
                 let offer = waiters::offer(tx, granule, 1, 0, &mut Aftermath::default())?;
                 let waiters::Offer::Taken(handover) = offer else { return Err(Stop::Damaged) };
-                waiters::owe(&memory, seat.index, Some(handover))?;
-                tx.hold(seat.index, Held::Spare, 0)?;
+                waiters::owe(&memory, seat.index(), Some(handover))?;
+                tx.hold(seat.index(), Held::Spare, 0)?;
                 Ok(Verdict::Commit(()))
             });
             // And dies before it finds out that nobody sleeps there.

@@ -310,7 +310,7 @@ impl<'m> Tx<'m> {
     /// Changes it.
     #[inline(always)]
     pub fn hold_by(&mut self, seat: &Seat<'m>, which: Held, value: u32) -> Result<(), Damaged> {
-        self.inner.change(Position::participant(seat.index, which).0, seat.link(which), value)
+        self.inner.change(Position::participant(seat.index(), which).0, seat.link(which), value)
     }
 
     /// A link word of a granule, which this transaction has not changed.

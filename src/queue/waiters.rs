@@ -242,7 +242,7 @@ fn state_half(memory: &Mapping, seat: u32) -> Option<&AtomicU32> {
 /// The state of a participant of ours.
 pub fn state(memory: &Mapping, seat: &Seat) -> u64 {
     // Acquire: who sees a message handed over sees the message.
-    memory.word(state_offset(seat.index)).map_or(0, |word| word.load(Ordering::Acquire))
+    memory.word(state_offset(seat.index())).map_or(0, |word| word.load(Ordering::Acquire))
 }
 
 /// Notes what a receiver wants where senders will look for it.
@@ -252,10 +252,10 @@ pub fn describe_receiver(memory: &Mapping, seat: &Seat, request: Request) -> Res
     // Release: by the argument in `txn`, before writing what an old snapshot may still look at.
     fence(Ordering::Release);
     // Relaxed: nobody looks before the transaction that puts the participant in line.
-    word(memory, seat.index, participant::TYPE)?.store(mtype as u64, Ordering::Relaxed);
-    word(memory, seat.index, participant::SIZE)?.store(request.size, Ordering::Relaxed);
-    word(memory, seat.index, participant::FLAGS)?.store(flags, Ordering::Relaxed);
-    let tid = memory.half(layout::participant_offset(seat.index) + participant::WAITER_TID);
+    word(memory, seat.index(), participant::TYPE)?.store(mtype as u64, Ordering::Relaxed);
+    word(memory, seat.index(), participant::SIZE)?.store(request.size, Ordering::Relaxed);
+    word(memory, seat.index(), participant::FLAGS)?.store(flags, Ordering::Relaxed);
+    let tid = memory.half(layout::participant_offset(seat.index()) + participant::WAITER_TID);
     tid.ok_or(Damaged)?.store(seat.tid(), Ordering::Relaxed);
     Ok(())
 }
@@ -264,8 +264,8 @@ pub fn describe_receiver(memory: &Mapping, seat: &Seat, request: Request) -> Res
 pub fn describe_sender(memory: &Mapping, seat: &Seat, length: u64, configured: u32) -> Result<(), Damaged> {
     // Release, then relaxed: as in `describe_receiver`.
     fence(Ordering::Release);
-    word(memory, seat.index, participant::SIZE)?.store(length, Ordering::Relaxed);
-    word(memory, seat.index, participant::FLAGS)?.store(u64::from(configured), Ordering::Relaxed);
+    word(memory, seat.index(), participant::SIZE)?.store(length, Ordering::Relaxed);
+    word(memory, seat.index(), participant::FLAGS)?.store(u64::from(configured), Ordering::Relaxed);
     Ok(())
 }
 
@@ -551,5 +551,5 @@ pub fn dead_with_message(memory: &Mapping) -> Option<u32> {
 
 /// Where to sleep until the state of a participant of ours changes from `state`, for at most `milliseconds`.
 pub fn bed(memory: &'static Mapping, seat: &Seat, state: u64, milliseconds: u32) -> Option<futex::Bed> {
-    state_half(memory, seat.index).map(|half| futex::Bed::new(half, state as u32, milliseconds))
+    state_half(memory, seat.index()).map(|half| futex::Bed::new(half, state as u32, milliseconds))
 }

@@ -6,9 +6,9 @@ use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
-use crate::os::thread;
+use crate::os::{clock, thread};
 use crate::queue::waiters::{HANDED, TOO_BIG, WAITING, state};
-use crate::queue::{self, Missing, Queue, Received, Request, Selector};
+use crate::queue::{Missing, Queue, Received, Request, Selector};
 use crate::txn::{self, Seat};
 
 /// Where a message goes: the caller's memory.
@@ -60,12 +60,12 @@ pub fn start(
         return Some(copy(msqid, size, msgtyp, flags, destination));
     }
     // Asked while there is nothing yet that a call would have to put aside.
-    let moment = queue::stamps();
+    let now = clock::seconds();
     match enter(msqid, size) {
         Ok((attached, queue, seat)) => {
             let truncate = flags & libc::MSG_NOERROR != 0;
             let request = Request { selector: selector(msgtyp, flags), size: size as u64, truncate };
-            receive(attached, queue, seat, request, flags, moment, destination, asleep)
+            receive(attached, queue, seat, request, flags, now, destination, asleep)
         }
         Err(errno) => Some(Err(errno)),
     }
@@ -95,13 +95,13 @@ fn receive(
     seat: Seat<'static>,
     request: Request,
     flags: i32,
-    moment: (u64, u32),
+    now: u64,
     destination: &impl Destination,
     asleep: &mut Asleep<Receiving>,
 ) -> Option<Result<usize, Errno>> {
     let needs = Needs::to_read(&attached);
     let mut received = Received::new();
-    let received = match queue.take_quickly(&seat, &request, &needs, moment, &mut received) {
+    let received = match queue.take_quickly(&seat, &request, &needs, now, &mut received) {
         Ok(None) => deliver(&queue, &seat, &received, request.size as usize, destination),
         Ok(Some(_)) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::ENOMSG),
         Ok(Some(_)) => return wait(attached, seat, request, needs, destination, asleep),

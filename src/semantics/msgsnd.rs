@@ -6,9 +6,9 @@ use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
 use crate::os::futex::Woken;
-use crate::os::thread;
+use crate::os::{clock, thread};
 use crate::queue::waiters::FULL;
-use crate::queue::{self, Outgoing, Queue, Sent};
+use crate::queue::{Outgoing, Queue, Sent};
 use crate::txn::Seat;
 
 /// The text to be sent, in the caller's memory.
@@ -37,11 +37,9 @@ pub fn start(
     asleep: &mut Asleep<Sending>,
 ) -> Option<Result<(), Errno>> {
     // Asked while there is nothing yet that a call would have to put aside.
-    let moment = queue::stamps();
+    let now = clock::seconds();
     match enter(msqid, mtype, size, source) {
-        Ok((attached, queue, seat)) => {
-            send(attached, queue, seat, (mtype, size), flags, moment, source, asleep)
-        }
+        Ok((attached, queue, seat)) => send(attached, queue, seat, (mtype, size), flags, now, source, asleep),
         Err(errno) => Some(Err(errno)),
     }
 }
@@ -80,7 +78,7 @@ fn send(
     seat: Seat<'static>,
     (mtype, size): (i64, usize),
     flags: i32,
-    moment: (u64, u32),
+    now: u64,
     source: &impl Source,
     asleep: &mut Asleep<Sending>,
 ) -> Option<Result<(), Errno>> {
@@ -88,7 +86,7 @@ fn send(
     let message = queue.prepare(&seat, mtype, size);
     let message = message.and_then(|message| source.copy_to(&message).map(|()| message));
     let sent = match message {
-        Ok(message) => match queue.post_quickly(&seat, &message, &needs, moment) {
+        Ok(message) => match queue.post_quickly(&seat, &message, &needs, now) {
             Ok(Sent::Done) => Ok(()),
             Ok(_) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::EAGAIN),
             Ok(_) => return wait(attached, seat, message, needs, asleep),

@@ -36,22 +36,19 @@ const TID: u32 = libc::FUTEX_TID_MASK;
 /// A participant claimed by the calling thread. (Two words, so that it stays in registers.)
 pub struct Seat<'a> {
     words: &'a [AtomicU64; PARTICIPANT_WORDS],
-    /// Its index.
-    pub index: u32,
-    /// The frame in the thread's lane that names it.
-    frame: u8,
-    /// See below.
-    traits: u8,
+    /// `its index : 32 | the frame in the thread's lane that names it : 8 | traits`.
+    bits: u64,
 }
 
+const FRAME: u32 = 32;
 /// The last owner died, or left by siglongjmp.
-const INHERITED: u8 = 1;
+const INHERITED: u64 = 1 << 40;
 /// It names another that this thread interrupted.
-const NESTED: u8 = 2;
+const NESTED: u64 = 1 << 41;
 /// In which order it is given back: see invariant 1.
-const MIXED: u8 = 4;
+const MIXED: u64 = 1 << 42;
 /// The frame is its own, and closed with it.
-const FRAMED: u8 = 8;
+const FRAMED: u64 = 1 << 43;
 
 /// How many participants are in use in `memory`, bounds-checked.
 #[inline(always)]
@@ -88,7 +85,7 @@ impl<'a> Seat<'a> {
     pub fn claim(memory: &'a Mapping, object: usize, caller: Caller) -> Option<Seat<'a>> {
         let frame = caller.lane().push(caller.stack(), object)?;
         match Seat::claim_in(memory, caller, frame) {
-            Some(seat) => Some(Seat { traits: seat.traits | FRAMED, ..seat }),
+            Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
             None => {
                 caller.lane().pop(frame);
                 None
@@ -131,7 +128,7 @@ impl<'a> Seat<'a> {
         let caller = thread::caller();
         let frame = caller.lane().push(caller.stack(), object)?;
         match Seat::try_index(memory, &caller, frame, index) {
-            Some(seat) => Some(Seat { traits: seat.traits | FRAMED, ..seat }),
+            Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
             None => {
                 caller.lane().pop(frame);
                 None
@@ -182,7 +179,7 @@ impl<'a> Seat<'a> {
             }
         }
         half_of(words, participant::PID_NAMESPACE)?.store(process::pid_namespace(), Ordering::Relaxed);
-        Some(Seat { words, index, frame: number, traits })
+        Some(Seat { words, bits: u64::from(index) | u64::from(number) << FRAME | traits })
     }
 
     /// Takes over the frame of an operation that this thread left by siglongjmp, if there is one on
@@ -212,13 +209,26 @@ impl<'a> Seat<'a> {
         };
         frame.pending.set(pending);
         let mixed = if is_mixed(memory) { MIXED } else { 0 };
-        Recovery::Seat(Seat { words, index, frame: number, traits: INHERITED | NESTED | FRAMED | mixed })
+        let traits = INHERITED | NESTED | FRAMED | mixed;
+        Recovery::Seat(Seat { words, bits: u64::from(index) | u64::from(number) << FRAME | traits })
+    }
+
+    /// Its index.
+    #[inline(always)]
+    pub fn index(&self) -> u32 {
+        self.bits as u32
+    }
+
+    /// The frame that names it.
+    #[inline(always)]
+    fn frame(&self) -> u8 {
+        (self.bits >> FRAME) as u8
     }
 
     /// Whether the last owner died, or left by siglongjmp: heal before use.
     #[inline(always)]
     pub fn inherited(&self) -> bool {
-        self.traits & INHERITED != 0
+        self.bits & INHERITED != 0
     }
 
     #[inline(always)]
@@ -255,11 +265,11 @@ impl<'a> Seat<'a> {
     /// Gives the participant back.
     #[inline(always)]
     pub fn release(self) {
-        if self.traits & NESTED != 0 {
+        if self.bits & NESTED != 0 {
             self.half(participant::OUTER).store(0, Ordering::Relaxed);
         }
         self.close(|thread, pending| {
-            let mixed = self.traits & MIXED != 0;
+            let mixed = self.bits & MIXED != 0;
             if mixed {
                 thread.restore_pending(pending);
             }
@@ -276,12 +286,12 @@ impl<'a> Seat<'a> {
     #[inline(always)]
     fn close(&self, end: impl FnOnce(&Thread, usize)) {
         thread::with_lane(|thread, lane| {
-            let Some(frame) = lane.frame(self.frame) else { return };
+            let Some(frame) = lane.frame(self.frame()) else { return };
             end(thread, frame.pending.get());
             compiler_fence(Ordering::SeqCst);
             frame.seat.set(0);
-            if self.traits & FRAMED != 0 {
-                lane.pop(self.frame);
+            if self.bits & FRAMED != 0 {
+                lane.pop(self.frame());
             }
         });
     }
