@@ -43,6 +43,8 @@ pub struct Attachment {
     pub decision: AtomicU64,
     /// How long it paid to spin lately, kept by the layer above.
     pub patience: AtomicU32,
+    /// How often it paid to give the CPU away lately, likewise.
+    pub courtesy: AtomicU32,
     next_free: AtomicU32,
 }
 
@@ -658,6 +660,7 @@ fn publish(
     attachment.inode.store(inode.1, Ordering::Relaxed);
     attachment.decision.store(0, Ordering::Relaxed);
     attachment.patience.store(0, Ordering::Relaxed);
+    attachment.courtesy.store(0, Ordering::Relaxed);
     // Release: with the identifier the rest is visible.
     attachment.id.store(u64::from(id) + 1, Ordering::Release);
     let place = TABLE.get(index_of(id) as usize).ok_or(Errno::EINVAL)?;

@@ -1,7 +1,7 @@
 //! `msgsnd(2)` (`do_msgsnd` in `ipc/msg.c`).
 
 use super::permissions::Needs;
-use super::wait::{Asleep, Ended, Step, Wait};
+use super::wait::{Asleep, Ended, Step, Wait, has_sent};
 use super::{identifier, limits};
 use crate::namespace::{self, Attached};
 use crate::os::errno::Errno;
@@ -87,7 +87,10 @@ fn send(
     let message = message.and_then(|message| source.copy_to(&message).map(|()| message));
     let sent = match message {
         Ok(message) => match queue.post_quickly(&seat, &message, &needs, now) {
-            Ok(Sent::Done) => Ok(()),
+            Ok(Sent::Done) => {
+                has_sent();
+                Ok(())
+            }
             Ok(_) if flags & libc::IPC_NOWAIT != 0 => Err(Errno::EAGAIN),
             Ok(_) => return wait(attached, seat, message, needs, asleep),
             Err(errno) => Err(errno),
@@ -133,6 +136,7 @@ impl Sending {
             let queue = self.attached.lasting_queue();
             match queue.post(&self.seat, &self.message, &self.needs, true) {
                 Ok(Sent::Done) => {
+                    has_sent();
                     // The room we were let go for may be there still, if a receiver took the message at once; and
                     // Linux lets all go that fit alone.
                     if self.in_line {

@@ -6,6 +6,15 @@
 //! sender that finds a queue full and spins gets room for one message at a time, and contends with the receiver for
 //! each; one that sleeps finds room for many.
 //!
+//! Then, if this process has sent something since it waited last, it may give its CPU away once (sched_yield(2)): who
+//! should answer may be waiting for this very CPU. With one CPU, or more processes than CPUs, that is how most answers
+//! come: without a wake, which costs both sides more than all the rest of the call, and without the answerer being
+//! put aside for each one that it woke. Who has sent nothing has given nobody anything to do, and sleeps.
+//!
+//! It gives up a time slice, if the CPU is wanted by somebody who has nothing to do with this queue. So a yield counts
+//! as well spent only if the queue went on meanwhile as fast as sleeping would have let it; else none is tried again
+//! for a while and for many waits, which bounds what such a slice can cost.
+//!
 //! Then in line and asleep, until the state of the participant says otherwise. Every sleep ends by itself,
 //! sooner at first: that bounds what a waker can cost who dies between its commit and its wake.
 //!
@@ -19,7 +28,7 @@ use crate::os::{clock, process};
 use crate::queue::Queue;
 use crate::queue::waiters;
 use crate::txn::{self, Seat};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Nanoseconds of spinning at least, and at most. The least is what a peer needs that spins too; the most,
 /// what one needs that must be woken first.
@@ -31,6 +40,15 @@ const RESIGN: u32 = 4;
 const EXPLORE: (u32, u32) = (64, 16);
 /// Turns between two looks at the clock.
 const TURNS: u32 = 16;
+/// Nanoseconds from which on a yield is asked what became of the queue meanwhile: less is no time slice.
+const LONG: u64 = 100_000;
+/// Nanoseconds that a commit takes at most where all sleep and wake each other.
+const PACE: u64 = 2_000;
+/// Nanoseconds without a yield after one that was too long. A slice is some milliseconds.
+const GRUDGE: u64 = 50_000_000;
+/// After how many yields one sleeps: only who is woken is moved to a CPU that has nothing to do, so two that give one
+/// CPU to each other would not notice that there is a second one.
+const SLEEP_EVERY: u32 = 32;
 /// Milliseconds of the first sleep, and of the longest.
 const SLEEP: (u32, u32) = (100, 1000);
 
@@ -93,13 +111,77 @@ impl<W, T> Step<W, T> {
     }
 }
 
+/// Whether this process has sent something since it waited last.
+static HAS_SENT: AtomicBool = AtomicBool::new(false);
+/// Until when nothing is yielded, in nanoseconds. For the process: what else wants its CPU is the same for all queues.
+static UNWILLING: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that a message was sent: somebody may have something to do now.
+#[inline(always)]
+pub fn has_sent() {
+    // Relaxed, as all of these: guesses that every thread may improve. Looked at first, so that threads that send do not
+    // take the line from each other.
+    if !HAS_SENT.load(Ordering::Relaxed) {
+        HAS_SENT.store(true, Ordering::Relaxed);
+    }
+}
+
+/// `Attachment::courtesy`, what was learnt of yields: how many were well spent : 12 | of how many waits one yields,
+/// as a logarithm : 4 | how many do not now : 16.
+struct Courtesy<'a>(&'a AtomicU32);
+
+impl Courtesy<'_> {
+    /// The highest logarithm.
+    const LEAST: u32 = 13;
+    /// Up to this logarithm every wait yields: a few in vain say nothing.
+    const FREE: u32 = 3;
+
+    /// Asks whether this wait may; each question counts.
+    fn allows(&self) -> bool {
+        let word = self.0.load(Ordering::Relaxed);
+        let skip = word & 0xffff;
+        if skip != 0 {
+            self.0.store(word - 1, Ordering::Relaxed);
+        }
+        skip == 0
+    }
+
+    /// Notes a yield that was well spent.
+    fn paid(&self) {
+        let word = self.0.load(Ordering::Relaxed);
+        let (count, level) = ((word >> 20).wrapping_add(1), word >> 16 & 15);
+        let skip = u32::from(count.is_multiple_of(SLEEP_EVERY));
+        self.0.store(count << 20 | level.saturating_sub(1) << 16 | skip, Ordering::Relaxed);
+    }
+
+    /// Notes one that was not, and how much worse that is than a mere try.
+    fn unpaid(&self, by: u32) {
+        let word = self.0.load(Ordering::Relaxed);
+        let level = ((word >> 16 & 15) + by).min(Self::LEAST);
+        let skip = (1 << level) >> Self::FREE;
+        self.0.store(word & !0xf_ffff | level << 16 | skip, Ordering::Relaxed);
+    }
+}
+
+/// How a wait stands to giving its CPU away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Yields {
+    /// It may.
+    Will,
+    /// It has, and what that was worth shows now.
+    Did,
+    /// Not any more, or not at all.
+    Not,
+}
+
 /// The waiting of one call.
 pub struct Wait {
     milliseconds: u32,
-    /// When it began to spin, in nanoseconds; 0 if it did not.
+    /// When it began, in nanoseconds; 0 if it has not.
     began: u64,
-    /// For how long it may.
+    /// For how long it may spin; 0 if not, or not any more.
     limit: u32,
+    yields: Yields,
     /// What was seen of the queue before the last attempt.
     seen: u64,
 }
@@ -110,57 +192,94 @@ const VAIN: u32 = 20;
 impl Wait {
     /// A call that has not waited yet.
     pub fn new() -> Wait {
-        Wait { milliseconds: SLEEP.0, began: 0, limit: 0, seen: 0 }
+        Wait { milliseconds: SLEEP.0, began: 0, limit: 0, yields: Yields::Not, seen: 0 }
     }
 
-    /// Spins as long as it is likely to pay, over all attempts of the call; true if the queue changed.
+    /// Spins as long as it is likely to pay, over all attempts of the call, and then may yield; true if the queue
+    /// changed.
     pub fn spin(&mut self, queue: &Queue, attached: &Attached) -> bool {
         let attachment: &Attachment = attached.attachment();
-        // Relaxed: a guess that every thread may improve.
-        let patience = attachment.patience.load(Ordering::Relaxed);
-        let vain = patience >> VAIN;
-        let explores = vain % EXPLORE.0 == EXPLORE.1;
         if self.began == 0 {
-            // A program may choose its CPUs after it began.
-            let alone = process::cpus() < 2 && !(explores && process::count_cpus() >= 2);
-            if alone || (vain > RESIGN && !explores) {
-                attachment.patience.store(patience.wrapping_add(1 << VAIN), Ordering::Relaxed);
-                return false;
+            (self.began, self.seen) = (clock::nanoseconds(), queue.moment());
+            self.limit = spinning(attachment);
+            self.yields = self.yielding(attachment);
+            if self.limit != 0 {
+                // Once more, so that nothing is missed that came before the first look.
+                return true;
             }
         }
-        let now = clock::nanoseconds();
-        if self.began == 0 {
-            let usual = (patience & ((1 << VAIN) - 1)).clamp(SPIN.0, SPIN.1);
-            self.limit = if explores { SPIN.1 } else { usual };
-            (self.began, self.seen) = (now, queue.moment());
-            // Once more, so that nothing is missed that came before the first look.
-            return true;
+        if self.limit != 0 {
+            if self.watch(queue) {
+                return true;
+            }
+            self.limit = 0;
+            in_vain(attachment);
         }
+        match self.yields {
+            Yields::Will => self.let_others_run(queue, attachment),
+            Yields::Did => {
+                Courtesy(&attachment.courtesy).unpaid(1);
+                self.yields = Yields::Not;
+                false
+            }
+            Yields::Not => false,
+        }
+    }
+
+    /// Watches the queue as long as it may.
+    fn watch(&mut self, queue: &Queue) -> bool {
         let end = self.began + u64::from(self.limit);
-        let mut now = now;
-        while now < end {
+        while clock::nanoseconds() < end {
             if queue.spin(self.seen, TURNS) {
                 self.seen = queue.moment();
                 return true;
             }
-            now = clock::nanoseconds();
-        }
-        let less = (patience & ((1 << VAIN) - 1)) / 2;
-        attachment
-            .patience
-            .store(vain.wrapping_add(1) << VAIN | less.clamp(SPIN.0, SPIN.1), Ordering::Relaxed);
-        if explores {
-            process::count_cpus();
         }
         false
+    }
+
+    /// Whether this wait may yield.
+    fn yielding(&self, attachment: &Attachment) -> Yields {
+        if !HAS_SENT.load(Ordering::Relaxed) {
+            return Yields::Not;
+        }
+        HAS_SENT.store(false, Ordering::Relaxed);
+        let willing = self.began >= UNWILLING.load(Ordering::Relaxed);
+        if Courtesy(&attachment.courtesy).allows() && willing { Yields::Will } else { Yields::Not }
+    }
+
+    /// Gives the CPU away once; true if the queue changed meanwhile.
+    fn let_others_run(&mut self, queue: &Queue, attachment: &Attachment) -> bool {
+        let before = clock::nanoseconds();
+        process::yield_cpu();
+        let (now, moment) = (clock::nanoseconds(), queue.moment());
+        let (took, commits) = (now.saturating_sub(before), txn::commits(self.seen, moment));
+        let changed = moment != self.seen;
+        self.seen = moment;
+        let courtesy = Courtesy(&attachment.courtesy);
+        if took > LONG && commits.saturating_mul(PACE) < took {
+            UNWILLING.store(now + GRUDGE, Ordering::Relaxed);
+            courtesy.unpaid(Courtesy::LEAST);
+            self.yields = Yields::Not;
+        } else if changed {
+            self.yields = Yields::Did;
+        } else {
+            courtesy.unpaid(1);
+            self.yields = Yields::Not;
+        }
+        changed
     }
 
     /// Notes that the call was over without a sleep.
     pub fn paid(&self, attached: &Attached) {
         let attachment: &Attachment = attached.attachment();
-        let patience = attachment.patience.load(Ordering::Relaxed) & ((1 << VAIN) - 1);
-        // It may take as long the next time, and then some.
-        attachment.patience.store((patience * 2).clamp(2 * SPIN.0, SPIN.1), Ordering::Relaxed);
+        if self.yields == Yields::Did {
+            Courtesy(&attachment.courtesy).paid();
+        } else if self.limit != 0 {
+            let patience = attachment.patience.load(Ordering::Relaxed) & ((1 << VAIN) - 1);
+            // It may take as long the next time, and then some.
+            attachment.patience.store((patience * 2).clamp(2 * SPIN.0, SPIN.1), Ordering::Relaxed);
+        }
     }
 
     /// Where to sleep in line, while the participant's state is `resting` or that + 1; nowhere if it is not.
@@ -192,5 +311,79 @@ impl Wait {
             }
             Woken::Woken => Ended::Look,
         }
+    }
+}
+
+/// For how many nanoseconds a wait may spin.
+fn spinning(attachment: &Attachment) -> u32 {
+    // Relaxed: a guess that every thread may improve.
+    let patience = attachment.patience.load(Ordering::Relaxed);
+    let explores = explores(patience);
+    // A program may choose its CPUs after it began.
+    let alone = process::cpus() < 2 && !(explores && process::count_cpus() >= 2);
+    if alone || (patience >> VAIN > RESIGN && !explores) {
+        attachment.patience.store(patience.wrapping_add(1 << VAIN), Ordering::Relaxed);
+        return 0;
+    }
+    let usual = (patience & ((1 << VAIN) - 1)).clamp(SPIN.0, SPIN.1);
+    if explores { SPIN.1 } else { usual }
+}
+
+/// Notes that a wait spun in vain.
+fn in_vain(attachment: &Attachment) {
+    let patience = attachment.patience.load(Ordering::Relaxed);
+    let less = ((patience & ((1 << VAIN) - 1)) / 2).clamp(SPIN.0, SPIN.1);
+    attachment.patience.store((patience >> VAIN).wrapping_add(1) << VAIN | less, Ordering::Relaxed);
+    if explores(patience) {
+        process::count_cpus();
+    }
+}
+
+/// Whether a wait spins longest, to see whether that pays by now.
+fn explores(patience: u32) -> bool {
+    (patience >> VAIN) % EXPLORE.0 == EXPLORE.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_until_allowed(courtesy: &Courtesy) -> u32 {
+        (0..).find(|_| courtesy.allows()).expect("they end")
+    }
+
+    #[test]
+    fn yields_in_vain_become_rare_and_never_end() {
+        let word = AtomicU32::new(0);
+        let courtesy = Courtesy(&word);
+        let mut skipped = Vec::new();
+        for _ in 0..20 {
+            skipped.push(asked_until_allowed(&courtesy));
+            courtesy.unpaid(1);
+        }
+        assert_eq!(skipped[..8], [0, 0, 0, 1, 2, 4, 8, 16]);
+        assert_eq!(skipped[14..], [1024; 6]);
+    }
+
+    #[test]
+    fn a_yield_that_was_too_long_makes_them_rare_at_once() {
+        let word = AtomicU32::new(0);
+        let courtesy = Courtesy(&word);
+        courtesy.unpaid(Courtesy::LEAST);
+        assert_eq!(asked_until_allowed(&courtesy), 1024);
+        courtesy.unpaid(Courtesy::LEAST);
+        assert_eq!(asked_until_allowed(&courtesy), 1024);
+    }
+
+    #[test]
+    fn some_waits_sleep_even_if_all_yields_pay() {
+        let word = AtomicU32::new(0);
+        let courtesy = Courtesy(&word);
+        let mut slept = 0;
+        for _ in 0..1 << 16 {
+            slept += asked_until_allowed(&courtesy);
+            courtesy.paid();
+        }
+        assert_eq!(slept, (1 << 16) / SLEEP_EVERY - 1);
     }
 }

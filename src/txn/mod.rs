@@ -133,6 +133,11 @@ pub fn named_by(cur: u64) -> u32 {
     record_of(cur)
 }
 
+/// How many commits lie between two values of `cur`.
+pub fn commits(from: u64, to: u64) -> u64 {
+    sequence(to).saturating_sub(sequence(from))
+}
+
 /// The first value of `cur`: record 0, with the sequence number that its link words were written in.
 pub const fn first_cur() -> u64 {
     1 << RECORD_BITS
