@@ -34,6 +34,13 @@ pub enum Sent {
     InLine,
 }
 
+impl Outgoing {
+    /// The length of its text.
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+}
+
 enum Attempt {
     Queued,
     Handed(Handover),
@@ -145,6 +152,16 @@ impl<'m> Queue<'m> {
                 }
             }
         }
+    }
+
+    /// Whether a sender that watches the queue should try again: there is room for a text of `length` and for as much more as
+    /// half the queue, or others stand in line, or the queue is gone.
+    pub fn has_room(&self, length: u64) -> bool {
+        look(self.memory, |tx| {
+            let wanted = length.max(tx.qbytes() / 2);
+            Ok(tx.removed() != 0 || tx.senders() != 0 || tx.fits(wanted))
+        })
+        .unwrap_or(true)
     }
 
     /// Wakes the receiver that a message was handed to. If it is not asleep, it is not in line: false if

@@ -134,8 +134,13 @@ impl Sending {
     fn go_on(mut self) -> Step<Sending, ()> {
         loop {
             let queue = self.attached.lasting_queue();
-            match queue.post(&self.seat, &self.message, &self.needs, true) {
+            let length = u64::from(self.message.length());
+            let spun = !self.in_line && self.wait.spin_for_room(&queue, &self.attached, length);
+            match queue.post(&self.seat, &self.message, &self.needs, !spun) {
                 Ok(Sent::Done) => {
+                    if spun {
+                        self.wait.paid(&self.attached);
+                    }
                     has_sent();
                     // The room we were let go for may be there still, if a receiver took the message at once; and
                     // Linux lets all go that fit alone.

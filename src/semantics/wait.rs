@@ -2,9 +2,8 @@
 //!
 //! First a little spinning, where that may save a sleep: never with one CPU, longer where it paid lately on
 //! this queue, not at all where it did not pay a few times in a row (who should answer may be waiting for this very
-//! CPU), but for a try now and then, and bounded, whatever happens in the queue meanwhile. Only receivers spin: a
-//! sender that finds a queue full and spins gets room for one message at a time, and contends with the receiver for
-//! each; one that sleeps finds room for many.
+//! CPU), but for a try now and then, and bounded, whatever happens in the queue meanwhile. Receivers wait for the next
+//! message; senders for room for several: who gets room for one at a time contends with the receiver for each.
 //!
 //! Then, if this process has sent something since it waited last, it may give its CPU away once (sched_yield(2)): who
 //! should answer may be waiting for this very CPU. With one CPU, or more processes than CPUs, that is how most answers
@@ -224,6 +223,28 @@ impl Wait {
             }
             Yields::Not => false,
         }
+    }
+
+    /// Spins as long as it is likely to pay, until there is room for a text of some length and for a few more: who goes on
+    /// as soon as one message fits contends with the receiver for each.
+    pub fn spin_for_room(&mut self, queue: &Queue, attached: &Attached, length: u64) -> bool {
+        let attachment: &Attachment = attached.attachment();
+        if self.began == 0 {
+            self.began = clock::nanoseconds();
+            self.limit = spinning(attachment);
+        }
+        let end = self.began + u64::from(self.limit);
+        while self.limit != 0 && clock::nanoseconds() < end {
+            Queue::pause(TURNS);
+            if queue.has_room(length) {
+                return true;
+            }
+        }
+        if self.limit != 0 {
+            self.limit = 0;
+            in_vain(attachment);
+        }
+        false
     }
 
     /// Watches the queue as long as it may.
