@@ -20,6 +20,8 @@ const ALL: u32 = u32::MAX;
 const MANY_STEPS: u32 = 1 << 14;
 /// How many messages of one type `MSG_EXCEPT` passes over before it notes how far it came.
 const STRIDE: u32 = 64;
+/// How many it may pass over each time without noting anything.
+const FEW: u32 = 4;
 
 /// Where a text on its way out lies.
 #[derive(Clone, Copy)]
@@ -106,6 +108,8 @@ enum Attempt {
 
 enum Found {
     Message(u32),
+    /// A message, and that all before it, up to the second, are alike.
+    Beyond(u32, u32),
     Nothing,
     /// Index more messages first.
     Index,
@@ -235,6 +239,10 @@ impl<'m> Queue<'m> {
             Found::Message(granule) => granule,
             Found::Nothing if QUICK && tx.handed() == 0 => return Ok(Verdict::Answer(Attempt::Nothing)),
             _ if QUICK => return Err(Stop::Unusual),
+            Found::Beyond(granule, alike) => {
+                tx.set_alike(alike);
+                granule
+            }
             Found::Index => {
                 types::advance(tx)?;
                 return Ok(Verdict::Commit(Attempt::Step));
@@ -470,14 +478,14 @@ fn find_except(tx: &Tx, first: u32, unwanted: i64, glance: u32) -> Result<Found,
     }
     let mut last = if tx.alike() == 0 { first } else { tx.alike() };
     let stride = if glance == ALL { tx.qnum().min(layout::GRANULES) } else { STRIDE };
-    for _ in 0..stride {
+    for passed in 0..stride {
         let granule = tx.next(last)?;
         if granule == 0 {
             let noted = tx.alike() == last || last == first || glance == ALL;
             return Ok(if noted { Found::Nothing } else { Found::Alike(last) });
         }
         if tx.mtype(granule)? != unwanted {
-            return Ok(Found::Message(granule));
+            return Ok(if passed < FEW { Found::Message(granule) } else { Found::Beyond(granule, last) });
         }
         last = granule;
     }
