@@ -12,6 +12,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many messages that are not indexed a typed receive looks at before it indexes more of them.
 const GLANCE: u32 = 16;
+/// Instead of [`GLANCE`] where there is an index already: what is not in it is looked at by every typed receive, and is
+/// put into it once.
+const SHORT_GLANCE: u32 = 4;
 /// Instead of [`GLANCE`]: no more steps, look at every message. Without memory for an index; and after
 /// [`MANY_STEPS`], since the chain may have no end, if a hostile peer tied it into a ring. A look at every message
 /// has one: none is farther away than there are messages.
@@ -408,6 +411,7 @@ fn find(tx: &Tx, selector: Selector, glance: u32) -> Result<Found, Damaged> {
     if first == 0 {
         return Ok(Found::Nothing);
     }
+    let glance = if glance == GLANCE && first != tx.unindexed() { SHORT_GLANCE } else { glance };
     match selector {
         Selector::Any => Ok(Found::Message(first)),
         Selector::Type(mtype) => find_type(tx, first, mtype, glance),

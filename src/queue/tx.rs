@@ -313,6 +313,18 @@ impl<'m> Tx<'m> {
         self.inner.change(Position::participant(seat.index(), which).0, seat.link(which), value)
     }
 
+    /// Whether this transaction has changed no link word yet.
+    #[inline(always)]
+    pub fn is_unchanged(&self) -> bool {
+        self.room() == txn::LOG
+    }
+
+    /// The value of a link word found before, which this transaction has not changed.
+    #[inline(always)]
+    pub fn value(&self, word: &AtomicU64) -> u32 {
+        self.inner.peek(word)
+    }
+
     /// A link word of a granule, which this transaction has not changed.
     #[inline(always)]
     pub fn peek(&self, granule: u32, link: u32) -> Result<u32, Damaged> {

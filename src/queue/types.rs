@@ -110,6 +110,11 @@ pub fn lowest(tx: &Tx) -> Result<Option<u32>, Damaged> {
 }
 
 fn first_child(tx: &Tx, granule: u32) -> Result<(u32, u32), Damaged> {
+    if tx.is_unchanged() {
+        let words = tx.words(granule)?.iter().skip(branch::CHILDREN as usize);
+        let children = (0..branch::FANOUT).zip(words.map(|word| tx.value(word)));
+        return children.into_iter().find(|(_, link)| *link != 0).ok_or(Damaged);
+    }
     for digit in 0..branch::FANOUT {
         let link = tx.get(child(granule, digit))?;
         if link != 0 {
