@@ -62,6 +62,11 @@ impl Path {
 pub struct Fd(c_int);
 
 impl Fd {
+    /// One that a system call has made just now.
+    pub(super) fn new(number: libc::c_long) -> Fd {
+        Fd(number as c_int)
+    }
+
     /// Its number.
     pub fn number(&self) -> c_int {
         self.0
