@@ -321,6 +321,8 @@ macro_rules! opens {
                 pub mod $name {
                     use crate::interpose::next::{Next, terminated};
 
+                    // SAFETY: see `Next`.
+                    #[unsafe(link_section = ".data.usysv")]
                     pub static NEXT: Next = Next::new();
 
                     /// The next definition, or what to do without.
@@ -563,6 +565,8 @@ macro_rules! asks {
                     use crate::interpose::next::{Next, terminated};
 
                     pub fn find() -> *mut libc::c_void {
+                        // SAFETY: see `Next`.
+                        #[unsafe(link_section = ".data.usysv")]
                         static NEXT: Next = Next::new();
                         NEXT.find(terminated(concat!(stringify!($function), "\0")))
                     }

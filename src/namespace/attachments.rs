@@ -49,6 +49,19 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    const fn unused() -> Attachment {
+        Attachment {
+            id: AtomicU64::new(0),
+            mapping: Mapping::unmapped(),
+            device: AtomicU64::new(0),
+            inode: AtomicU64::new(0),
+            decision: AtomicU64::new(0),
+            patience: AtomicU32::new(0),
+            courtesy: AtomicU32::new(0),
+            next_free: AtomicU32::new(0),
+        }
+    }
+
     /// The queue's identifier; only while somebody announces that it is used.
     #[inline(always)]
     pub fn id(&self) -> u32 {
@@ -60,11 +73,17 @@ impl Attachment {
 const CHUNK: usize = 128;
 const CHUNKS: usize = INDICES as usize * 2 / CHUNK;
 
-/// Attachments, in chunks that are mapped when needed and never unmapped (invariant 1).
+/// The first attachments: most programs need no more.
+static FIRST: [Attachment; CHUNK] = [const { Attachment::unused() }; CHUNK];
+/// All others, in chunks that are mapped when needed and never unmapped (invariant 1).
 static POOL: [AtomicPtr<Attachment>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
 /// How many attachments were ever taken from the pool.
+// SAFETY, here and below: data that is written, as what is usually there. The dynamic linker has written to that page
+// already: a program that uses one queue once is spared two page faults.
+#[unsafe(link_section = ".data.usysv")]
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Free attachments: number + 1 of the first, below a count of changes against ABA.
+#[unsafe(link_section = ".data.usysv")]
 static FREE: AtomicU64 = AtomicU64::new(0);
 /// From index to attachment.
 static TABLE: [AtomicPtr<Attachment>; INDICES as usize] =
@@ -82,6 +101,7 @@ struct Retired {
 // SAFETY: the pointers are to attachments, which live for ever (invariant 1).
 unsafe impl Send for Retired {}
 
+#[unsafe(link_section = ".data.usysv")]
 static RETIRED: Mutex<Retired> = Mutex::new(Retired { waiting: [ptr::null(); 64], swept: 0 });
 
 /// A queue in use by the calling thread: it stays mapped.
@@ -581,6 +601,9 @@ fn fill(control: &Draft, settings: &Configuration) -> Result<(Mapping, (u64, u64
 
 /// The attachment of a number below [`TAKEN`].
 fn pooled(number: u32) -> Option<&'static Attachment> {
+    if let Some(attachment) = FIRST.get(number as usize) {
+        return Some(attachment);
+    }
     let chunk = POOL.get(number as usize / CHUNK)?.load(Ordering::Acquire);
     if chunk.is_null() {
         return None;
@@ -603,6 +626,9 @@ fn take_attachment() -> Option<(u32, &'static Attachment)> {
     }
     // Relaxed: the number alone is taken here.
     let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    if let Some(attachment) = FIRST.get(number as usize) {
+        return Some((number, attachment));
+    }
     let place = POOL.get(number as usize / CHUNK)?;
     if place.load(Ordering::Acquire).is_null() {
         let length = CHUNK * size_of::<Attachment>();
@@ -665,26 +691,26 @@ fn publish(
     attachment.id.store(u64::from(id) + 1, Ordering::Release);
     let place = TABLE.get(index_of(id) as usize).ok_or(Errno::EINVAL)?;
     let mine = ptr::from_ref(attachment).cast_mut();
-    loop {
-        let there = place.load(Ordering::Acquire);
-        if !there.is_null() {
-            // SAFETY: by invariant 1.
-            let other = unsafe { &*there };
-            if other.id.load(Ordering::Acquire) == u64::from(id) + 1
-                && let Some(attached) = Attached::announce(there, id, caller())
-                && attached.inode() == inode
-            {
-                give_back(number, attachment);
-                return Ok(attached);
-            }
+    // Usually there is none, and to look first would cost a page fault more.
+    let mut there = ptr::null_mut();
+    // AcqRel: who finds the attachment in the table finds it complete.
+    while let Err(found) = place.compare_exchange(there, mine, Ordering::AcqRel, Ordering::Acquire) {
+        there = found;
+        if there.is_null() {
+            continue;
         }
-        // AcqRel: who finds the attachment in the table finds it complete.
-        if place.compare_exchange(there, mine, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            if !there.is_null() {
-                retire(there);
-            }
-            break;
+        // SAFETY: by invariant 1.
+        let other = unsafe { &*there };
+        if other.id.load(Ordering::Acquire) == u64::from(id) + 1
+            && let Some(attached) = Attached::announce(there, id, caller())
+            && attached.inode() == inode
+        {
+            give_back(number, attachment);
+            return Ok(attached);
         }
+    }
+    if !there.is_null() {
+        retire(there);
     }
     Attached::announce(mine, id, caller()).ok_or(Errno::EINVAL)
 }

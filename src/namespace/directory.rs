@@ -5,9 +5,10 @@ use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
 use crate::os::process;
 use crate::queue::Configuration;
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicU32, Ordering};
-use once_cell::race::OnceBox;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use once_cell::race::{OnceBox, OnceRef};
 
 /// Prefix of a queue's name.
 pub const QUEUE: &[u8] = b"usysv.q.";
@@ -30,8 +31,41 @@ const LONGEST: usize = Path::MAX - 64;
 const NOWHERE: Path = Path::from_c(c"/dev/null");
 
 /// The directory that the environment named, if it did.
-static NAMED: OnceBox<Path> = OnceBox::new();
+// SAFETY: data that is written, as what is usually there. The dynamic linker has written to that page already: what
+// every program touches at its start touches no page of its own.
+#[unsafe(link_section = ".data.usysv")]
+static NAMED: OnceRef<'static, Path> = OnceRef::new();
+
+/// Room for it: to ask for memory at the start of every program that preloads us, perhaps its first, would cost what
+/// six other system calls do.
+struct Room {
+    path: UnsafeCell<Path>,
+    taken: AtomicBool,
+}
+
+// SAFETY: written by the one who takes it, before anybody is told where it is; never again.
+unsafe impl Sync for Room {}
+
+static ROOM: Room = Room { path: UnsafeCell::new(Path::EMPTY), taken: AtomicBool::new(false) };
+
+impl Room {
+    fn keep(&'static self, path: Path) -> &'static Path {
+        // Relaxed: who takes it is alone with it until the reference is published.
+        if self.taken.swap(true, Ordering::Relaxed) {
+            // Somebody else reads the environment at this moment.
+            return Box::leak(Box::new(path));
+        }
+        // SAFETY: the first to come, so nobody else has a reference.
+        unsafe {
+            *self.path.get() = path;
+            &*self.path.get()
+        }
+    }
+}
+
 /// What else is known: one of the numbers below, or [`FIRST_PLACE`] + which of [`PLACES`] it is.
+// SAFETY: as of `NAMED`.
+#[unsafe(link_section = ".data.usysv")]
 static CHOSEN: AtomicU32 = AtomicU32::new(UNREAD);
 /// The environment has not been read.
 const UNREAD: u32 = 0;
@@ -68,7 +102,10 @@ pub fn read_environment() {
     if let Some(value) = environment::variable(c"USYSV_DIR") {
         // What is too long cannot be a directory of ours: calls will answer so.
         let named = Path::new(&[value]).filter(|path| path.bytes().len() <= LONGEST).unwrap_or(NOWHERE);
-        NAMED.get_or_init(|| Box::new(named));
+        if NAMED.get().is_none() {
+            // If somebody was faster, theirs is the same.
+            let _ = NAMED.set(ROOM.keep(named));
+        }
     } else {
         let _ = CHOSEN.compare_exchange(UNREAD, UNNAMED, Ordering::Relaxed, Ordering::Relaxed);
     }

@@ -19,6 +19,8 @@ pub struct Path {
 impl Path {
     /// The longest path; what is longer is refused with `EINVAL`.
     pub const MAX: usize = 256;
+    /// No path, which nothing has.
+    pub const EMPTY: Path = Path { bytes: [0; Path::MAX], length: 0 };
 
     /// A path known at compile time.
     pub const fn from_c(path: &CStr) -> Path {
@@ -34,7 +36,7 @@ impl Path {
 
     /// A path of some pieces, one after the other. `None` if it is too long or holds a NUL.
     pub fn new(pieces: &[&[u8]]) -> Option<Path> {
-        let mut path = Path { bytes: [0; Path::MAX], length: 0 };
+        let mut path = Path::EMPTY;
         for piece in pieces {
             let end = path.length + piece.len();
             let place = path.bytes.get_mut(path.length..end).filter(|_| end < Path::MAX)?;
