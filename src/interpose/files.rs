@@ -327,12 +327,13 @@ macro_rules! opens {
 
                     /// The next definition, or what to do without.
                     pub extern "C" fn resolve() -> *mut libc::c_void {
-                        let found = NEXT.find(terminated(concat!(stringify!($name), "\0")));
+                        let found = NEXT.find(const { terminated(concat!(stringify!($name), "\0")) });
                         if found.is_null() { super::super::$instead as *mut libc::c_void } else { found }
                     }
                 }
             )*
 
+            #[inline(always)]
             pub fn prepare() {
                 $($name::resolve();)*
             }
@@ -568,11 +569,12 @@ macro_rules! asks {
                         // SAFETY: see `Next`.
                         #[unsafe(link_section = ".data.usysv")]
                         static NEXT: Next = Next::new();
-                        NEXT.find(terminated(concat!(stringify!($function), "\0")))
+                        NEXT.find(const { terminated(concat!(stringify!($function), "\0")) })
                     }
                 }
             )*
 
+            #[inline(always)]
             pub fn prepare() {
                 $($function::find();)*
             }
@@ -623,6 +625,7 @@ asks! {
 }
 
 /// Looks the next definitions up.
+#[inline(always)]
 pub fn prepare() {
     opening::prepare();
     asking::prepare();

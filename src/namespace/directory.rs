@@ -98,6 +98,7 @@ pub fn choose_this(path: &[u8]) -> Result<(), Errno> {
 }
 
 /// Looks whether the environment names a directory, before the program can change that.
+#[inline(always)]
 pub fn read_environment() {
     if let Some(value) = environment::variable(c"USYSV_DIR") {
         // What is too long cannot be a directory of ours: calls will answer so.

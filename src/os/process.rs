@@ -179,6 +179,7 @@ fn ask_pid_namespace_of_kernel() -> Option<u32> {
 /// Whether the kernel tells the pid namespace also to a process that has no /proc any more, because it has changed its
 /// root. Then it need not be asked before anybody wants to know; a look at a new process's /proc costs as much as
 /// ten other system calls.
+#[inline(always)]
 pub fn can_ask_later() -> bool {
     /// The first version that knows `PIDFD_GET_PID_NAMESPACE`.
     const FIRST: (u32, u32) = (6, 11);
@@ -192,10 +193,12 @@ pub fn can_ask_later() -> bool {
 }
 
 /// Whether a kernel's name for itself begins with that version, or with a later one.
+#[inline(always)]
 fn is_at_least(first: (u32, u32), release: &[u8]) -> bool {
+    // No more digits than two numbers have room for; without any it is none.
     let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {
-        // Without digits it is no number, and with too many it is none of a kernel.
-        core::str::from_utf8(digits).ok()?.parse().ok()
+        let value = |sum: u32, digit: &u8| sum * 10 + u32::from(digit - b'0');
+        if (1..=9).contains(&digits.len()) { Some(digits.iter().fold(0, value)) } else { None }
     });
     matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(a), Some(b)) if (a, b) >= first)
 }
