@@ -14,12 +14,12 @@
 //! 4. While descriptors are open, mappings are nobody's yet, or that lock is held, signals are held back
 //!    (`os::signals`): no handler can jump away from them.
 
-use super::directory::{File, body_path, in_words_of_msgget, queue_path, set_access};
+use super::directory::{self, File, body_path, in_words_of_msgget, queue_path, set_access};
 use super::draft::Draft;
 use super::{INDICES, index_of};
 use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
-use crate::os::signals::held_back;
+use crate::os::signals::{HeldBack, held_back};
 use crate::os::thread::{self, Caller, caller};
 use crate::os::{credentials, frames, memory, process};
 use crate::queue::inspect::Outline;
@@ -254,16 +254,34 @@ pub fn attach(id: u32) -> Result<Attached, Errno> {
 /// The same for who knows the caller.
 #[inline(always)]
 pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
+    get_ready(caller)?;
+    match attached_as(id, caller) {
+        Some(attached) => Ok(attached),
+        None => held_back(|| attach_file(index_of(id), Some(id), None)),
+    }
+}
+
+/// The queue of an identifier that a key's link names; `EINVAL` as well if it is somebody else's and does not say that
+/// it has that key: the link was made by anybody, who may only think that we would map it.
+pub fn attach_named(_: &HeldBack, id: u32, key: i32) -> Result<Attached, Errno> {
+    let caller = caller();
+    get_ready(caller)?;
+    match if any() { attached_as(id, caller) } else { None } {
+        Some(attached) => Ok(attached),
+        None => attach_file(index_of(id), Some(id), Some(key)),
+    }
+}
+
+/// Heals what this thread left, before it attaches anything.
+#[inline(always)]
+fn get_ready(caller: Caller) -> Result<(), Errno> {
     if caller.lane().is_busy() {
         recover(caller);
         if caller.lane().is_full() {
             return Err(Errno::ENOMEM);
         }
     }
-    match attached_as(id, caller) {
-        Some(attached) => Ok(attached),
-        None => held_back(|| attach_file(index_of(id), Some(id))),
-    }
+    Ok(())
 }
 
 /// Whether this process has a queue mapped at an index.
@@ -284,7 +302,7 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
             return Ok(attached);
         }
     }
-    held_back(|| attach_file(index, None))
+    held_back(|| attach_file(index, None, None))
 }
 
 /// Heals what this thread left by siglongjmp, wherever it was.
@@ -384,10 +402,16 @@ pub fn any() -> bool {
     TAKEN.load(Ordering::Relaxed) != 0
 }
 
-/// Maps the queue at an index, if its files are ours.
+/// Maps the queue at an index, if its files are ours. With a key, one of somebody else only if it says that it has it.
 #[inline(never)]
-fn map_index(index: u32) -> Result<(Mapping, u32, (u64, u64)), Errno> {
+fn map_index(index: u32, key: Option<i32>) -> Result<(Mapping, u32, (u64, u64)), Errno> {
     let (control, there) = open(queue_path(index), libc::O_RDWR, layout::ARENA)?;
+    if let Some(key) = key
+        && there.uid != credentials::euid()
+        && observe(index)?.1.configuration.key != key
+    {
+        return Err(Errno::EINVAL);
+    }
     // Before anything of it is mapped.
     let mut first = [0; queue::IDENTITY];
     let id = queue::identify_bytes(file::read(&control, &mut first)?)?;
@@ -449,9 +473,9 @@ fn inspect_file(index: u32, visit: impl FnOnce(&Queue, u32, (u64, u64))) -> Resu
 
 #[cold]
 #[inline(never)]
-fn attach_file(index: u32, wanted: Option<u32>) -> Result<Attached, Errno> {
+fn attach_file(index: u32, wanted: Option<u32>, key: Option<i32>) -> Result<Attached, Errno> {
     sweep();
-    let (mapping, id, inode) = match map_index(index) {
+    let (mapping, id, inode) = match map_index(index, key) {
         // One that we may not open answers so only if it is a queue, and to its own identifier. Nor does one
         // that is gone, by one who could not take its names away.
         Err(Errno::EACCES) => {
