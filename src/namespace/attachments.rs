@@ -501,8 +501,9 @@ pub fn make(
     candidates: &mut dyn Iterator<Item = u32>,
 ) -> Result<(Attached, Seat<'static>), Errno> {
     sweep();
-    let mut control = Draft::new()?;
-    let made = fill(&control, settings).and_then(|(mapping, inode)| {
+    let longest = file::longest();
+    let mut control = Draft::new(directory::mode(File::Control, settings))?;
+    let made = fill(&control, settings, longest).and_then(|(mapping, inode)| {
         let Some((number, attachment)) = take_attachment() else {
             // SAFETY: mapped just now, seen by nobody else.
             unsafe { mapping.unmap() };
@@ -511,7 +512,7 @@ pub fn make(
         attachment.mapping.adopt(mapping);
         let queue = Queue::new(&attachment.mapping, ptr::from_ref(attachment).expose_provenance());
         let made = queue.enter_as_creator().and_then(|seat| {
-            match name(&mut control, &attachment.mapping, settings, candidates) {
+            match name(&mut control, &attachment.mapping, settings, longest, candidates) {
                 Ok(id) => publish(number, attachment, id, inode).map(|attached| (attached, seat)),
                 Err(errno) => {
                     seat.release();
@@ -541,6 +542,7 @@ fn name(
     control: &mut Draft,
     mapping: &Mapping,
     settings: &Configuration,
+    longest: u64,
     candidates: &mut dyn Iterator<Item = u32>,
 ) -> Result<u32, Errno> {
     /// How many that are in the way are looked at more closely.
@@ -563,7 +565,7 @@ fn name(
             Err(Errno::EEXIST) => continue,
             Err(errno) => return Err(errno),
         }
-        match make_body(id, mapping, settings) {
+        match make_body(id, mapping, settings, longest) {
             Ok(()) => return Ok(id),
             Err(errno) => {
                 control.withdraw(&path)?;
@@ -579,7 +581,7 @@ fn name(
 /// Makes the body of a queue whose control file has its name: where it lies it counts for nothing until the queue
 /// is born, so it need not be complete before it has a name too.
 #[inline(never)]
-fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(), Errno> {
+fn make_body(id: u32, mapping: &Mapping, settings: &Configuration, longest: u64) -> Result<(), Errno> {
     let path = body_path(id).ok_or(Errno::ENOSPC)?;
     let body = file::create(&path, 0o600).or_else(|errno| {
         if errno != Errno::EEXIST {
@@ -591,7 +593,7 @@ fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(),
     })?;
     let fill = || {
         set_access(&body, File::Body, settings)?;
-        file::stretch(&body, layout::ARENA + FIRST_GRANULES as u64, layout::FILE)?;
+        file::stretch(&body, layout::ARENA + FIRST_GRANULES as u64, layout::FILE, longest)?;
         let reserved = file::reserve(&body, layout::ARENA, FIRST_GRANULES as u64);
         mapping.add_body(body.number())?;
         if reserved { Ok(()) } else { mapping.reserve(layout::ARENA, FIRST_GRANULES as u64) }
@@ -605,9 +607,9 @@ fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(),
 
 /// Writes the control file of a new queue; also returns which file it is.
 #[inline(never)]
-fn fill(control: &Draft, settings: &Configuration) -> Result<(Mapping, (u64, u64)), Errno> {
+fn fill(control: &Draft, settings: &Configuration, longest: u64) -> Result<(Mapping, (u64, u64)), Errno> {
     let there = set_access(control.fd(), File::Control, settings)?;
-    file::stretch(control.fd(), layout::ARENA, layout::ARENA)?;
+    file::stretch(control.fd(), layout::ARENA, layout::ARENA, longest)?;
     let mapping = Mapping::without_body(control.fd().number())?;
     if let Err(errno) = mapping.reserve(0, FIRST_PAGE as u64) {
         // SAFETY: mapped just now, seen by nobody else.

@@ -228,15 +228,28 @@ pub enum File {
     Body,
 }
 
-/// Sets owner, group and mode of one of a queue's files so that the file system allows at most what the
-/// settings allow, as far as it can tell reading from writing: a participant that may do either needs both.
+/// What group and others may do with one of a queue's files, as far as the file system can tell reading from writing: a
+/// participant that may do either needs both.
+fn rights(file: File, settings: &Configuration) -> (u32, u32) {
+    let none = if file == File::Control { 4 } else { 0 };
+    let rights = |bits: u32| if bits & 6 == 0 { none } else { 6 };
+    (rights(settings.mode >> 3), rights(settings.mode))
+}
+
+/// The mode of one of a queue's files whose owner is the queue's.
+pub fn mode(file: File, settings: &Configuration) -> u32 {
+    let (group, other) = rights(file, settings);
+    0o600 | group << 3 | other
+}
+
+/// Sets owner, group and mode of one of a queue's files so that the file system allows at most what the settings
+/// allow: see [`rights`].
 ///
 /// Owner and creator always may: they may remove the queue, whatever its mode. Returns which file it is.
 #[inline(never)]
 pub fn set_access(fd: &Fd, file: File, settings: &Configuration) -> Result<file::Metadata, Errno> {
-    let none = if file == File::Control { 4 } else { 0 };
-    let rights = |bits: u32| if bits & 6 == 0 { none } else { 6 };
-    let (group, other) = (rights(settings.mode >> 3), rights(settings.mode));
+    let (group, other) = rights(file, settings);
+    let mode = mode(file, settings);
     let mut there = file::status(fd)?;
     if (there.uid, there.gid) != (settings.uid, settings.gid) {
         // Only a privileged process can give a file away; others are let in by name instead.
@@ -244,10 +257,14 @@ pub fn set_access(fd: &Fd, file: File, settings: &Configuration) -> Result<file:
         there = file::status(fd)?;
     }
     let owner = (there.uid, there.gid);
-    let mode = 0o600 | group << 3 | other;
     if owner == (settings.uid, settings.gid) && owner == (settings.cuid, settings.cgid) {
-        // A new file may have one too, by the default of its directory.
-        let _ = file::remove_attribute(fd, ACL);
+        // A new file may have one too, by the default of its directory. It grants nothing where the group's bits, which
+        // limit it, are none, and there is nothing to take away where the others' are none as well.
+        let harmless = mode == 0o600 && there.mode & 0o070 == 0;
+        if !harmless && file::has_attribute(fd, ACL) {
+            let _ = file::remove_attribute(fd, ACL);
+            there = file::status(fd)?;
+        }
         if there.mode != mode {
             file::set_mode(fd, mode)?;
         }
