@@ -247,4 +247,25 @@ mod tests {
             assert_eq!(ask_pid_namespace_of_kernel(), Some(by_name));
         }
     }
+
+    #[test]
+    fn who_has_changed_its_root_knows_its_namespace() {
+        // SAFETY: takes nothing, touches nothing.
+        if !can_ask_later() || unsafe { libc::geteuid() } != 0 {
+            println!("skipped: needs root and Linux 6.11");
+            return;
+        }
+        generation();
+        let before = pid_namespace();
+        let empty = std::env::temp_dir().join(format!("usysv-root-{}", std::process::id()));
+        std::fs::create_dir(&empty).unwrap();
+        let path = std::ffi::CString::new(empty.to_str().unwrap()).unwrap();
+        crate::testing::in_child(|| {
+            // SAFETY: in a process of our own, which has asked nothing yet.
+            let moved = unsafe { libc::chroot(path.as_ptr()) } == 0;
+            generation();
+            moved && before != 0 && pid_namespace() == before
+        });
+        std::fs::remove_dir(&empty).unwrap();
+    }
 }
