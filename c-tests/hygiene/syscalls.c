@@ -3,7 +3,9 @@
  *
  * On our queues each section may make none: 1000 pairs of msgsnd and msgrcv of 1, 64, 1024 and 8192 bytes, by head, exact type,
  * lowest type, all but one type; the same with 100 other messages ahead; empty messages; IPC_STAT; msgget of an existing key; msgrcv that finds nothing;
- * msgsnd that finds no room; in a second queue in turn; in a handler; in a second thread and in a child after their first use.
+ * msgsnd that finds no room; in a second queue in turn; in a handler; in a second thread and in a child after their first use;
+ * msgget and pairs in a process that found the queue by its key and did not create it. A first use, and creating and
+ * removing, may make so many calls and no more.
  * On the kernel's queues the sections are skipped, but for one that shows that the counter counts.
  */
 #include "hygiene.h"
@@ -12,7 +14,9 @@
 #include <pthread.h>
 #include <sys/wait.h>
 
-enum { PAIRS = 1000 };
+enum { PAIRS = 1000, CREATED = 100 };
+/* A page of the caller's memory is trusted after it was found good so often (at most 100 times; EFAULT needs that). */
+enum { EARNED = 100 };
 
 static int id, second;
 static key_t key;
@@ -85,9 +89,36 @@ static void *in_thread(void *unused)
 	return NULL;
 }
 
+/* A process that was there before the queue, and finds it by its key; `told` says when, and which. */
+static int find(int told)
+{
+	if (read(told, &key, sizeof key) != sizeof key)
+		return 1;
+	usleep(20000); /* until the creator waits: its system calls would be counted as well */
+	if (section("first-use", 30)) {
+		id = msgget(key, 0);
+		pairs(id, 64, 0, 0, 1);
+		done("first-use");
+	} else {
+		id = msgget(key, 0);
+	}
+	if (section("get-found", 0)) {
+		for (int i = 0; i < PAIRS; i++)
+			wrong += msgget(key, 0) != id || msgget(key, IPC_CREAT | 0600) != id;
+		done("get-found");
+	}
+	pairs(id, 64, 0, 0, EARNED);
+	if (section("pairs-found", 0)) {
+		pairs(id, 64, 0, 0, PAIRS);
+		done("pairs-found");
+	}
+	return wrong != 0;
+}
+
 int main(void)
 {
 	struct msqid_ds ds;
+	int told[2];
 
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	ours = hy_ours();
@@ -96,6 +127,14 @@ int main(void)
 		printf("syscalls: the library is not loaded\n");
 		return 1;
 	}
+	/* Before anything is attached: a child would inherit that. */
+	pid_t finder = pipe(told) == 0 ? fork() : -1;
+	if (finder < 0) {
+		perror("fork");
+		return 1;
+	}
+	if (finder == 0)
+		_exit(find(told[0]));
 	key = (key_t)(0x59000000 + (getpid() & 0xffffff));
 	id = msgget(key, IPC_CREAT | IPC_EXCL | 0600);
 	second = msgget(IPC_PRIVATE, 0600);
@@ -111,8 +150,7 @@ int main(void)
 		;
 	while (msgrcv(id, &m, sizeof m.mtext, 0, IPC_NOWAIT) >= 0)
 		;
-	/* A page of the caller's memory is trusted after it was found good so often (at most 100 times; EFAULT needs that). */
-	pairs(id, 8192, 5, 0, 100);
+	pairs(id, 8192, 5, 0, EARNED);
 	for (int i = 0; i < 100; i++)
 		wrong += msgctl(id, IPC_STAT, &ds) != 0;
 
@@ -190,8 +228,18 @@ int main(void)
 	pthread_t th;
 	if (pthread_create(&th, NULL, in_thread, NULL) == 0)
 		pthread_join(th, NULL);
-	pid_t pid = fork();
 	int status = -1;
+	if (write(told[1], &key, sizeof key) != sizeof key || waitpid(finder, &status, 0) != finder || status != 0) {
+		printf("syscalls: the process that found the queue ended with status %#x\n", (unsigned)status);
+		wrong++;
+	}
+	if (section("create-remove", 48L * CREATED)) {
+		for (int i = 0; i < CREATED; i++)
+			wrong += msgctl(msgget(IPC_PRIVATE, 0600), IPC_RMID, NULL) != 0;
+		done("create-remove");
+	}
+	pid_t pid = fork();
+	status = -1;
 	if (pid == 0) {
 		pairs(id, 64, 0, 0, 1);
 		if (section("child", 0)) {

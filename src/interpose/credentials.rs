@@ -82,6 +82,7 @@ macro_rules! pass_on {
         }
 
         /// Looks up all the real functions now.
+        #[inline(always)]
         pub fn prepare() {
             $(next::$name.0.find(next::$name.1);)*
         }

@@ -13,6 +13,8 @@
 use super::next::Next;
 use libc::{c_char, c_int, c_void};
 
+// SAFETY: see `Next`.
+#[unsafe(link_section = ".data.usysv")]
 static NEXT: Next = Next::new();
 
 /// Looks the next definition up.

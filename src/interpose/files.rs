@@ -321,16 +321,19 @@ macro_rules! opens {
                 pub mod $name {
                     use crate::interpose::next::{Next, terminated};
 
+                    // SAFETY: see `Next`.
+                    #[unsafe(link_section = ".data.usysv")]
                     pub static NEXT: Next = Next::new();
 
                     /// The next definition, or what to do without.
                     pub extern "C" fn resolve() -> *mut libc::c_void {
-                        let found = NEXT.find(terminated(concat!(stringify!($name), "\0")));
+                        let found = NEXT.find(const { terminated(concat!(stringify!($name), "\0")) });
                         if found.is_null() { super::super::$instead as *mut libc::c_void } else { found }
                     }
                 }
             )*
 
+            #[inline(always)]
             pub fn prepare() {
                 $($name::resolve();)*
             }
@@ -563,12 +566,15 @@ macro_rules! asks {
                     use crate::interpose::next::{Next, terminated};
 
                     pub fn find() -> *mut libc::c_void {
+                        // SAFETY: see `Next`.
+                        #[unsafe(link_section = ".data.usysv")]
                         static NEXT: Next = Next::new();
-                        NEXT.find(terminated(concat!(stringify!($function), "\0")))
+                        NEXT.find(const { terminated(concat!(stringify!($function), "\0")) })
                     }
                 }
             )*
 
+            #[inline(always)]
             pub fn prepare() {
                 $($function::find();)*
             }
@@ -619,6 +625,7 @@ asks! {
 }
 
 /// Looks the next definitions up.
+#[inline(always)]
 pub fn prepare() {
     opening::prepare();
     asking::prepare();

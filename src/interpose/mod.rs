@@ -20,6 +20,7 @@ mod next;
 pub mod syscall;
 
 /// Looks up all the real functions now.
+#[inline(always)]
 pub fn prepare() {
     credentials::prepare();
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

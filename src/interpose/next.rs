@@ -16,6 +16,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use libc::c_void;
 
 /// The next definition of a symbol.
+///
+/// All are written at the start of every program that preloads us. So they lie in the section `.data.usysv`: data that
+/// is written, as what is usually there, and a page that the dynamic linker has written to already.
 #[repr(transparent)]
 pub struct Next {
     /// Null until looked up. Relaxed everywhere: the address of code that was mapped before it could be found.
@@ -46,6 +49,8 @@ impl Next {
     fn look_up(&self, name: &CStr) -> *mut c_void {
         // How many look-ups are under way, in all threads: those of other threads keep a second one from
         // beginning as well, which costs no more than a call done without the next definition.
+        // SAFETY: see `Next`.
+        #[unsafe(link_section = ".data.usysv")]
         static UNDER_WAY: AtomicU32 = AtomicU32::new(0);
         let mut found = ptr::null_mut();
         if UNDER_WAY.fetch_add(1, Ordering::Relaxed) == 0 {

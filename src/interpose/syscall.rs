@@ -19,6 +19,8 @@ use crate::os::credentials::{changed, changed_here};
 use crate::os::{errno, raw};
 use libc::{c_int, c_long};
 
+// SAFETY: see `Next`.
+#[unsafe(link_section = ".data.usysv")]
 static NEXT: Next = Next::new();
 
 /// Looks the next definition up.

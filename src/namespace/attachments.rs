@@ -14,12 +14,12 @@
 //! 4. While descriptors are open, mappings are nobody's yet, or that lock is held, signals are held back
 //!    (`os::signals`): no handler can jump away from them.
 
-use super::directory::{File, body_path, in_words_of_msgget, queue_path, set_access};
+use super::directory::{self, File, body_path, in_words_of_msgget, queue_path, set_access};
 use super::draft::Draft;
 use super::{INDICES, index_of};
 use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
-use crate::os::signals::held_back;
+use crate::os::signals::{HeldBack, held_back};
 use crate::os::thread::{self, Caller, caller};
 use crate::os::{credentials, frames, memory, process};
 use crate::queue::inspect::Outline;
@@ -49,6 +49,19 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    const fn unused() -> Attachment {
+        Attachment {
+            id: AtomicU64::new(0),
+            mapping: Mapping::unmapped(),
+            device: AtomicU64::new(0),
+            inode: AtomicU64::new(0),
+            decision: AtomicU64::new(0),
+            patience: AtomicU32::new(0),
+            courtesy: AtomicU32::new(0),
+            next_free: AtomicU32::new(0),
+        }
+    }
+
     /// The queue's identifier; only while somebody announces that it is used.
     #[inline(always)]
     pub fn id(&self) -> u32 {
@@ -60,11 +73,17 @@ impl Attachment {
 const CHUNK: usize = 128;
 const CHUNKS: usize = INDICES as usize * 2 / CHUNK;
 
-/// Attachments, in chunks that are mapped when needed and never unmapped (invariant 1).
+/// The first attachments: most programs need no more.
+static FIRST: [Attachment; CHUNK] = [const { Attachment::unused() }; CHUNK];
+/// All others, in chunks that are mapped when needed and never unmapped (invariant 1).
 static POOL: [AtomicPtr<Attachment>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
 /// How many attachments were ever taken from the pool.
+// SAFETY, here and below: data that is written, as what is usually there. The dynamic linker has written to that page
+// already: a program that uses one queue once is spared two page faults.
+#[unsafe(link_section = ".data.usysv")]
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Free attachments: number + 1 of the first, below a count of changes against ABA.
+#[unsafe(link_section = ".data.usysv")]
 static FREE: AtomicU64 = AtomicU64::new(0);
 /// From index to attachment.
 static TABLE: [AtomicPtr<Attachment>; INDICES as usize] =
@@ -82,6 +101,7 @@ struct Retired {
 // SAFETY: the pointers are to attachments, which live for ever (invariant 1).
 unsafe impl Send for Retired {}
 
+#[unsafe(link_section = ".data.usysv")]
 static RETIRED: Mutex<Retired> = Mutex::new(Retired { waiting: [ptr::null(); 64], swept: 0 });
 
 /// A queue in use by the calling thread: it stays mapped.
@@ -234,16 +254,34 @@ pub fn attach(id: u32) -> Result<Attached, Errno> {
 /// The same for who knows the caller.
 #[inline(always)]
 pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
+    get_ready(caller)?;
+    match attached_as(id, caller) {
+        Some(attached) => Ok(attached),
+        None => held_back(|| attach_file(index_of(id), Some(id), None)),
+    }
+}
+
+/// The queue of an identifier that a key's link names; `EINVAL` as well if it is somebody else's and does not say that
+/// it has that key: the link was made by anybody, who may only think that we would map it.
+pub fn attach_named(_: &HeldBack, id: u32, key: i32) -> Result<Attached, Errno> {
+    let caller = caller();
+    get_ready(caller)?;
+    match if any() { attached_as(id, caller) } else { None } {
+        Some(attached) => Ok(attached),
+        None => attach_file(index_of(id), Some(id), Some(key)),
+    }
+}
+
+/// Heals what this thread left, before it attaches anything.
+#[inline(always)]
+fn get_ready(caller: Caller) -> Result<(), Errno> {
     if caller.lane().is_busy() {
         recover(caller);
         if caller.lane().is_full() {
             return Err(Errno::ENOMEM);
         }
     }
-    match attached_as(id, caller) {
-        Some(attached) => Ok(attached),
-        None => held_back(|| attach_file(index_of(id), Some(id))),
-    }
+    Ok(())
 }
 
 /// Whether this process has a queue mapped at an index.
@@ -264,7 +302,7 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
             return Ok(attached);
         }
     }
-    held_back(|| attach_file(index, None))
+    held_back(|| attach_file(index, None, None))
 }
 
 /// Heals what this thread left by siglongjmp, wherever it was.
@@ -364,10 +402,16 @@ pub fn any() -> bool {
     TAKEN.load(Ordering::Relaxed) != 0
 }
 
-/// Maps the queue at an index, if its files are ours.
+/// Maps the queue at an index, if its files are ours. With a key, one of somebody else only if it says that it has it.
 #[inline(never)]
-fn map_index(index: u32) -> Result<(Mapping, u32, (u64, u64)), Errno> {
+fn map_index(index: u32, key: Option<i32>) -> Result<(Mapping, u32, (u64, u64)), Errno> {
     let (control, there) = open(queue_path(index), libc::O_RDWR, layout::ARENA)?;
+    if let Some(key) = key
+        && there.uid != credentials::euid()
+        && observe(index)?.1.configuration.key != key
+    {
+        return Err(Errno::EINVAL);
+    }
     // Before anything of it is mapped.
     let mut first = [0; queue::IDENTITY];
     let id = queue::identify_bytes(file::read(&control, &mut first)?)?;
@@ -429,9 +473,9 @@ fn inspect_file(index: u32, visit: impl FnOnce(&Queue, u32, (u64, u64))) -> Resu
 
 #[cold]
 #[inline(never)]
-fn attach_file(index: u32, wanted: Option<u32>) -> Result<Attached, Errno> {
+fn attach_file(index: u32, wanted: Option<u32>, key: Option<i32>) -> Result<Attached, Errno> {
     sweep();
-    let (mapping, id, inode) = match map_index(index) {
+    let (mapping, id, inode) = match map_index(index, key) {
         // One that we may not open answers so only if it is a queue, and to its own identifier. Nor does one
         // that is gone, by one who could not take its names away.
         Err(Errno::EACCES) => {
@@ -457,8 +501,9 @@ pub fn make(
     candidates: &mut dyn Iterator<Item = u32>,
 ) -> Result<(Attached, Seat<'static>), Errno> {
     sweep();
-    let mut control = Draft::new()?;
-    let made = fill(&control, settings).and_then(|(mapping, inode)| {
+    let longest = file::longest();
+    let mut control = Draft::new(directory::mode(File::Control, settings))?;
+    let made = fill(&control, settings, longest).and_then(|(mapping, inode)| {
         let Some((number, attachment)) = take_attachment() else {
             // SAFETY: mapped just now, seen by nobody else.
             unsafe { mapping.unmap() };
@@ -467,7 +512,7 @@ pub fn make(
         attachment.mapping.adopt(mapping);
         let queue = Queue::new(&attachment.mapping, ptr::from_ref(attachment).expose_provenance());
         let made = queue.enter_as_creator().and_then(|seat| {
-            match name(&mut control, &attachment.mapping, settings, candidates) {
+            match name(&mut control, &attachment.mapping, settings, longest, candidates) {
                 Ok(id) => publish(number, attachment, id, inode).map(|attached| (attached, seat)),
                 Err(errno) => {
                     seat.release();
@@ -497,6 +542,7 @@ fn name(
     control: &mut Draft,
     mapping: &Mapping,
     settings: &Configuration,
+    longest: u64,
     candidates: &mut dyn Iterator<Item = u32>,
 ) -> Result<u32, Errno> {
     /// How many that are in the way are looked at more closely.
@@ -519,7 +565,7 @@ fn name(
             Err(Errno::EEXIST) => continue,
             Err(errno) => return Err(errno),
         }
-        match make_body(id, mapping, settings) {
+        match make_body(id, mapping, settings, longest) {
             Ok(()) => return Ok(id),
             Err(errno) => {
                 control.withdraw(&path)?;
@@ -535,7 +581,7 @@ fn name(
 /// Makes the body of a queue whose control file has its name: where it lies it counts for nothing until the queue
 /// is born, so it need not be complete before it has a name too.
 #[inline(never)]
-fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(), Errno> {
+fn make_body(id: u32, mapping: &Mapping, settings: &Configuration, longest: u64) -> Result<(), Errno> {
     let path = body_path(id).ok_or(Errno::ENOSPC)?;
     let body = file::create(&path, 0o600).or_else(|errno| {
         if errno != Errno::EEXIST {
@@ -547,7 +593,7 @@ fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(),
     })?;
     let fill = || {
         set_access(&body, File::Body, settings)?;
-        file::stretch(&body, layout::ARENA + FIRST_GRANULES as u64, layout::FILE)?;
+        file::stretch(&body, layout::ARENA + FIRST_GRANULES as u64, layout::FILE, longest)?;
         let reserved = file::reserve(&body, layout::ARENA, FIRST_GRANULES as u64);
         mapping.add_body(body.number())?;
         if reserved { Ok(()) } else { mapping.reserve(layout::ARENA, FIRST_GRANULES as u64) }
@@ -561,9 +607,9 @@ fn make_body(id: u32, mapping: &Mapping, settings: &Configuration) -> Result<(),
 
 /// Writes the control file of a new queue; also returns which file it is.
 #[inline(never)]
-fn fill(control: &Draft, settings: &Configuration) -> Result<(Mapping, (u64, u64)), Errno> {
+fn fill(control: &Draft, settings: &Configuration, longest: u64) -> Result<(Mapping, (u64, u64)), Errno> {
     let there = set_access(control.fd(), File::Control, settings)?;
-    file::stretch(control.fd(), layout::ARENA, layout::ARENA)?;
+    file::stretch(control.fd(), layout::ARENA, layout::ARENA, longest)?;
     let mapping = Mapping::without_body(control.fd().number())?;
     if let Err(errno) = mapping.reserve(0, FIRST_PAGE as u64) {
         // SAFETY: mapped just now, seen by nobody else.
@@ -581,6 +627,9 @@ fn fill(control: &Draft, settings: &Configuration) -> Result<(Mapping, (u64, u64
 
 /// The attachment of a number below [`TAKEN`].
 fn pooled(number: u32) -> Option<&'static Attachment> {
+    if let Some(attachment) = FIRST.get(number as usize) {
+        return Some(attachment);
+    }
     let chunk = POOL.get(number as usize / CHUNK)?.load(Ordering::Acquire);
     if chunk.is_null() {
         return None;
@@ -603,6 +652,9 @@ fn take_attachment() -> Option<(u32, &'static Attachment)> {
     }
     // Relaxed: the number alone is taken here.
     let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    if let Some(attachment) = FIRST.get(number as usize) {
+        return Some((number, attachment));
+    }
     let place = POOL.get(number as usize / CHUNK)?;
     if place.load(Ordering::Acquire).is_null() {
         let length = CHUNK * size_of::<Attachment>();
@@ -665,26 +717,26 @@ fn publish(
     attachment.id.store(u64::from(id) + 1, Ordering::Release);
     let place = TABLE.get(index_of(id) as usize).ok_or(Errno::EINVAL)?;
     let mine = ptr::from_ref(attachment).cast_mut();
-    loop {
-        let there = place.load(Ordering::Acquire);
-        if !there.is_null() {
-            // SAFETY: by invariant 1.
-            let other = unsafe { &*there };
-            if other.id.load(Ordering::Acquire) == u64::from(id) + 1
-                && let Some(attached) = Attached::announce(there, id, caller())
-                && attached.inode() == inode
-            {
-                give_back(number, attachment);
-                return Ok(attached);
-            }
+    // Usually there is none, and to look first would cost a page fault more.
+    let mut there = ptr::null_mut();
+    // AcqRel: who finds the attachment in the table finds it complete.
+    while let Err(found) = place.compare_exchange(there, mine, Ordering::AcqRel, Ordering::Acquire) {
+        there = found;
+        if there.is_null() {
+            continue;
         }
-        // AcqRel: who finds the attachment in the table finds it complete.
-        if place.compare_exchange(there, mine, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            if !there.is_null() {
-                retire(there);
-            }
-            break;
+        // SAFETY: by invariant 1.
+        let other = unsafe { &*there };
+        if other.id.load(Ordering::Acquire) == u64::from(id) + 1
+            && let Some(attached) = Attached::announce(there, id, caller())
+            && attached.inode() == inode
+        {
+            give_back(number, attachment);
+            return Ok(attached);
         }
+    }
+    if !there.is_null() {
+        retire(there);
     }
     Attached::announce(mine, id, caller()).ok_or(Errno::EINVAL)
 }

@@ -5,9 +5,10 @@ use crate::os::errno::Errno;
 use crate::os::file::{self, Fd, Path};
 use crate::os::process;
 use crate::queue::Configuration;
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicU32, Ordering};
-use once_cell::race::OnceBox;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use once_cell::race::{OnceBox, OnceRef};
 
 /// Prefix of a queue's name.
 pub const QUEUE: &[u8] = b"usysv.q.";
@@ -30,8 +31,41 @@ const LONGEST: usize = Path::MAX - 64;
 const NOWHERE: Path = Path::from_c(c"/dev/null");
 
 /// The directory that the environment named, if it did.
-static NAMED: OnceBox<Path> = OnceBox::new();
+// SAFETY: data that is written, as what is usually there. The dynamic linker has written to that page already: what
+// every program touches at its start touches no page of its own.
+#[unsafe(link_section = ".data.usysv")]
+static NAMED: OnceRef<'static, Path> = OnceRef::new();
+
+/// Room for it: to ask for memory at the start of every program that preloads us, perhaps its first, would cost what
+/// six other system calls do.
+struct Room {
+    path: UnsafeCell<Path>,
+    taken: AtomicBool,
+}
+
+// SAFETY: written by the one who takes it, before anybody is told where it is; never again.
+unsafe impl Sync for Room {}
+
+static ROOM: Room = Room { path: UnsafeCell::new(Path::EMPTY), taken: AtomicBool::new(false) };
+
+impl Room {
+    fn keep(&'static self, path: Path) -> &'static Path {
+        // Relaxed: who takes it is alone with it until the reference is published.
+        if self.taken.swap(true, Ordering::Relaxed) {
+            // Somebody else reads the environment at this moment.
+            return Box::leak(Box::new(path));
+        }
+        // SAFETY: the first to come, so nobody else has a reference.
+        unsafe {
+            *self.path.get() = path;
+            &*self.path.get()
+        }
+    }
+}
+
 /// What else is known: one of the numbers below, or [`FIRST_PLACE`] + which of [`PLACES`] it is.
+// SAFETY: as of `NAMED`.
+#[unsafe(link_section = ".data.usysv")]
 static CHOSEN: AtomicU32 = AtomicU32::new(UNREAD);
 /// The environment has not been read.
 const UNREAD: u32 = 0;
@@ -64,11 +98,15 @@ pub fn choose_this(path: &[u8]) -> Result<(), Errno> {
 }
 
 /// Looks whether the environment names a directory, before the program can change that.
+#[inline(always)]
 pub fn read_environment() {
     if let Some(value) = environment::variable(c"USYSV_DIR") {
         // What is too long cannot be a directory of ours: calls will answer so.
         let named = Path::new(&[value]).filter(|path| path.bytes().len() <= LONGEST).unwrap_or(NOWHERE);
-        NAMED.get_or_init(|| Box::new(named));
+        if NAMED.get().is_none() {
+            // If somebody was faster, theirs is the same.
+            let _ = NAMED.set(ROOM.keep(named));
+        }
     } else {
         let _ = CHOSEN.compare_exchange(UNREAD, UNNAMED, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -190,15 +228,28 @@ pub enum File {
     Body,
 }
 
-/// Sets owner, group and mode of one of a queue's files so that the file system allows at most what the
-/// settings allow, as far as it can tell reading from writing: a participant that may do either needs both.
+/// What group and others may do with one of a queue's files, as far as the file system can tell reading from writing: a
+/// participant that may do either needs both.
+fn rights(file: File, settings: &Configuration) -> (u32, u32) {
+    let none = if file == File::Control { 4 } else { 0 };
+    let rights = |bits: u32| if bits & 6 == 0 { none } else { 6 };
+    (rights(settings.mode >> 3), rights(settings.mode))
+}
+
+/// The mode of one of a queue's files whose owner is the queue's.
+pub fn mode(file: File, settings: &Configuration) -> u32 {
+    let (group, other) = rights(file, settings);
+    0o600 | group << 3 | other
+}
+
+/// Sets owner, group and mode of one of a queue's files so that the file system allows at most what the settings
+/// allow: see [`rights`].
 ///
 /// Owner and creator always may: they may remove the queue, whatever its mode. Returns which file it is.
 #[inline(never)]
 pub fn set_access(fd: &Fd, file: File, settings: &Configuration) -> Result<file::Metadata, Errno> {
-    let none = if file == File::Control { 4 } else { 0 };
-    let rights = |bits: u32| if bits & 6 == 0 { none } else { 6 };
-    let (group, other) = (rights(settings.mode >> 3), rights(settings.mode));
+    let (group, other) = rights(file, settings);
+    let mode = mode(file, settings);
     let mut there = file::status(fd)?;
     if (there.uid, there.gid) != (settings.uid, settings.gid) {
         // Only a privileged process can give a file away; others are let in by name instead.
@@ -206,10 +257,14 @@ pub fn set_access(fd: &Fd, file: File, settings: &Configuration) -> Result<file:
         there = file::status(fd)?;
     }
     let owner = (there.uid, there.gid);
-    let mode = 0o600 | group << 3 | other;
     if owner == (settings.uid, settings.gid) && owner == (settings.cuid, settings.cgid) {
-        // A new file may have one too, by the default of its directory.
-        let _ = file::remove_attribute(fd, ACL);
+        // A new file may have one too, by the default of its directory. It grants nothing where the group's bits, which
+        // limit it, are none, and there is nothing to take away where the others' are none as well.
+        let harmless = mode == 0o600 && there.mode & 0o070 == 0;
+        if !harmless && file::has_attribute(fd, ACL) {
+            let _ = file::remove_attribute(fd, ACL);
+            there = file::status(fd)?;
+        }
         if there.mode != mode {
             file::set_mode(fd, mode)?;
         }

@@ -14,11 +14,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A new, empty file.
-    pub fn new() -> Result<Draft, Errno> {
+    /// A new, empty file; with that mode, if the umask and the file system allow.
+    pub fn new(mode: u32) -> Result<Draft, Errno> {
         let here = Path::new(&[directory().bytes(), b"/."]).ok_or(Errno::ENOENT)?;
         // Not `Draft::named` alone: that leaves a name behind when its creator is killed.
-        if let Ok(fd) = file::open(&here, libc::O_RDWR | libc::O_TMPFILE, 0o600) {
+        if let Ok(fd) = file::open(&here, libc::O_RDWR | libc::O_TMPFILE, mode) {
             return Ok(Draft { fd, scratch: None });
         }
         Draft::named()

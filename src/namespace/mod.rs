@@ -46,7 +46,7 @@ pub use directory::{body_path, directory, key_path, queue_path, read_environment
 use crate::os::errno::Errno;
 use crate::os::file::{self, Path};
 use crate::os::process;
-use crate::os::signals::held_back;
+use crate::os::signals::{HeldBack, held_back, held_back_for};
 use crate::queue::{Configuration, Queue, Stage, Status};
 use crate::shm::layout::superblock;
 use crate::txn::Seat;
@@ -121,12 +121,15 @@ fn links(key: i32) -> impl Iterator<Item = (u32, u32)> {
 
 /// Finds the queue of a key; `None` if there is none.
 pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
-    if let Some(attached) = attachments::remembered(key) {
+    // Who has attached nothing knows no key, and need not touch the memory where that would stand.
+    if attachments::any()
+        && let Some(attached) = attachments::remembered(key)
+    {
         return Ok(Some(Found::Queue(attached)));
     }
     for patience in (0..PATIENCE).rev() {
         let mut being_removed = false;
-        let found = held_back(|| settle(key, None, &mut being_removed))?;
+        let found = held_back_for(|held| settle(held, key, None, &mut being_removed))?;
         if let Some(Found::Queue(attached)) = &found {
             attached.remember(key);
         }
@@ -148,17 +151,14 @@ enum Claimant {
 
 /// The first queue that has a key, or may have it when it is born, other than `but`.
 #[inline(never)]
-fn claimant(key: i32, but: Option<u32>, being_removed: &mut bool) -> Result<Option<Claimant>, Errno> {
+fn claimant(
+    held: &HeldBack,
+    key: i32,
+    but: Option<u32>,
+    being_removed: &mut bool,
+) -> Result<Option<Claimant>, Errno> {
     for (_, id) in links(key).filter(|&(_, id)| Some(id) != but) {
-        // Named by anybody, who may only think that we would map it.
-        if attachments::attached(id).is_none() && attachments::is_foreign(index_of(id)) {
-            match attachments::observe(index_of(id)) {
-                Ok((there, status, _)) if there == id && status.configuration.key == key => {}
-                Err(Errno::ENOMEM) => return Err(Errno::ENOMEM),
-                _ => continue,
-            }
-        }
-        match attach(id) {
+        match attachments::attach_named(held, id, key) {
             Ok(attached) => match attached.queue().stage() {
                 Ok((_, settings)) if settings.key != key => {}
                 Ok((Stage::Alive, _)) => return Ok(Some(Claimant::Found(Found::Queue(attached)))),
@@ -193,13 +193,18 @@ struct Mine<'a> {
 
 /// Finds the queue of a key. Where only unborn ones are found, the first of them is born (invariant 5).
 #[inline(never)]
-fn settle(key: i32, mine: Option<&Mine>, being_removed: &mut bool) -> Result<Option<Found>, Errno> {
+fn settle(
+    held: &HeldBack,
+    key: i32,
+    mine: Option<&Mine>,
+    being_removed: &mut bool,
+) -> Result<Option<Found>, Errno> {
     for _ in 0..PATIENCE {
-        match claimant(key, None, being_removed)? {
+        match claimant(held, key, None, being_removed)? {
             None => return Ok(None),
             Some(Claimant::Found(found)) => return Ok(Some(found)),
             Some(Claimant::Unborn(attached)) => {
-                if let Some(found) = decide(key, attached, mine, being_removed)? {
+                if let Some(found) = decide(held, key, attached, mine, being_removed)? {
                     return Ok(Some(found));
                 }
             }
@@ -212,13 +217,14 @@ fn settle(key: i32, mine: Option<&Mine>, being_removed: &mut bool) -> Result<Opt
 /// ended meanwhile in favour of another.
 #[inline(never)]
 fn decide(
+    held: &HeldBack,
     key: i32,
     unborn: Attached,
     mine: Option<&Mine>,
     being_removed: &mut bool,
 ) -> Result<Option<Found>, Errno> {
     for _ in 0..SLOTS + MORE_SLOTS {
-        match claimant(key, Some(unborn.id()), being_removed)? {
+        match claimant(held, key, Some(unborn.id()), being_removed)? {
             None => {
                 let alive = match mine.filter(|mine| mine.id == unborn.id()) {
                     Some(mine) => mine.queue.bear_as(mine.seat)?,
@@ -236,12 +242,13 @@ fn decide(
 
 /// Creates a queue; `None` if somebody else created one of that key first.
 /// At most `limit` queues; `may_be_told` says whether to look for an identifier that it shall have.
-pub fn create(settings: &Configuration, limit: u32, may_be_told: bool) -> Result<Option<Attached>, Errno> {
-    held_back(|| create_named(settings, limit, may_be_told))
-}
-
 #[inline(never)]
-fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Result<Option<Attached>, Errno> {
+pub fn create(
+    held: &HeldBack,
+    settings: &Configuration,
+    limit: u32,
+    may_be_told: bool,
+) -> Result<Option<Attached>, Errno> {
     let mut hints = hints::Hints::read();
     hints.check_suspect();
     let in_use = hints.queues(limit)?;
@@ -255,7 +262,7 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
     let key = settings.key;
     let queue = attachments::lasting(&attached);
     let mine = Mine { id: attached.id(), queue, seat: &seat };
-    let claimed = if key == 0 { queue.bear_as(&seat).map(drop) } else { claim_key(key, &mine) };
+    let claimed = if key == 0 { queue.bear_as(&seat).map(drop) } else { claim_key(held, key, &mine) };
     // By us, or by who found it. Else it never will be, and its names are still ours to remove.
     let kept = !queue.renounce_as(&seat).unwrap_or(true);
     if !kept {
@@ -277,14 +284,14 @@ fn create_named(settings: &Configuration, limit: u32, may_be_told: bool) -> Resu
 /// Makes the link from a key to a queue that is not born yet, and has it born, unless another has the key. `ENOMEM` if
 /// there is no place for the link.
 #[inline(never)]
-fn claim_key(key: i32, mine: &Mine) -> Result<(), Errno> {
+fn claim_key(held: &HeldBack, key: i32, mine: &Mine) -> Result<(), Errno> {
     let content = directory::number_path(mine.id).ok_or(Errno::ENOMEM)?;
     for slot in 0..SLOTS + MORE_SLOTS {
         if key_path(key, slot).is_some_and(|path| file::make_link(&path, &content).is_ok()) {
-            return settle(key, Some(mine), &mut false).map(drop);
+            return settle(held, key, Some(mine), &mut false).map(drop);
         }
         // Somebody else's, perhaps: then there is no need to look for another place.
-        if slot == 0 && settle(key, Some(mine), &mut false)?.is_some() {
+        if slot == 0 && settle(held, key, Some(mine), &mut false)?.is_some() {
             return Ok(());
         }
     }

@@ -19,6 +19,8 @@ pub struct Path {
 impl Path {
     /// The longest path; what is longer is refused with `EINVAL`.
     pub const MAX: usize = 256;
+    /// No path, which nothing has.
+    pub const EMPTY: Path = Path { bytes: [0; Path::MAX], length: 0 };
 
     /// A path known at compile time.
     pub const fn from_c(path: &CStr) -> Path {
@@ -34,7 +36,7 @@ impl Path {
 
     /// A path of some pieces, one after the other. `None` if it is too long or holds a NUL.
     pub fn new(pieces: &[&[u8]]) -> Option<Path> {
-        let mut path = Path { bytes: [0; Path::MAX], length: 0 };
+        let mut path = Path::EMPTY;
         for piece in pieces {
             let end = path.length + piece.len();
             let place = path.bytes.get_mut(path.length..end).filter(|_| end < Path::MAX)?;
@@ -62,6 +64,11 @@ impl Path {
 pub struct Fd(c_int);
 
 impl Fd {
+    /// One that a system call has made just now.
+    pub(super) fn new(number: libc::c_long) -> Fd {
+        Fd(number as c_int)
+    }
+
     /// Its number.
     pub fn number(&self) -> c_int {
         self.0
@@ -181,19 +188,31 @@ pub fn set_attribute(fd: &Fd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     unsafe { call!(libc::SYS_fsetxattr, fd.0, name, at, value.len(), 0) }.map(drop)
 }
 
+/// Whether an open file may have an extended attribute of that name. To ask costs half of what removing it does.
+pub fn has_attribute(fd: &Fd, name: &CStr) -> bool {
+    // SAFETY: the name lives during the call; nothing is written where there is room for nothing.
+    let asked = unsafe { call!(libc::SYS_fgetxattr, fd.0, name.as_ptr(), 0, 0) };
+    !matches!(asked, Err(Errno(libc::ENODATA | libc::EOPNOTSUPP)))
+}
+
 /// Removes an extended attribute of an open file.
 pub fn remove_attribute(fd: &Fd, name: &CStr) -> Result<(), Errno> {
     // SAFETY: the name lives during the call.
     unsafe { call!(libc::SYS_fremovexattr, fd.0, name.as_ptr()) }.map(drop)
 }
 
-/// Makes a new file as long as `length`, or as long as this process may; never by way of SIGXFSZ. `ENOMEM` if
-/// it may not be as long as `least`.
-pub fn stretch(fd: &Fd, least: u64, length: u64) -> Result<(), Errno> {
+/// How long this process may make a file.
+pub fn longest() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
     // SAFETY: the place is valid.
     let _ = preserving(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) });
-    let length = length.min(limit.rlim_cur);
+    limit.rlim_cur
+}
+
+/// Makes a new file as long as `length`, or as [`longest`] says; never by way of SIGXFSZ. `ENOMEM` if it may not be
+/// as long as `least`.
+pub fn stretch(fd: &Fd, least: u64, length: u64, longest: u64) -> Result<(), Errno> {
+    let length = length.min(longest);
     if length < least {
         return Err(Errno::ENOMEM);
     }

@@ -8,6 +8,8 @@
 //! it was read in and is worthless under another. A child of vfork(2) shares everything with its
 //! parent, this page too, and passes for it until it execs.
 
+use super::raw::call;
+use super::signals::held_back;
 use super::{errno::preserving, file, memory};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -21,6 +23,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 static FALLBACK: AtomicU64 = AtomicU64::new(0);
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 static PID: AtomicU32 = AtomicU32::new(0);
+/// 0: not counted yet.
 static CPUS: AtomicU32 = AtomicU32::new(0);
 static PID_NAMESPACE: AtomicU32 = AtomicU32::new(0);
 
@@ -81,7 +84,7 @@ fn renew(word: &AtomicU64) -> u64 {
     // Relaxed: the counter was copied from the parent, so its next value is unlike any ancestor's.
     let next = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
     PID.store(ask_pid(), Ordering::Relaxed);
-    CPUS.store(ask_cpus(), Ordering::Relaxed);
+    CPUS.store(0, Ordering::Relaxed);
     PID_NAMESPACE.store(ask_pid_namespace(), Ordering::Relaxed);
     // Release: who sees the generation sees the process id that goes with it.
     word.store(next, Ordering::Release);
@@ -114,6 +117,7 @@ pub fn yield_cpu() {
 }
 
 /// Counts again how many CPUs the calling thread may run on.
+#[cold]
 pub fn count_cpus() -> u32 {
     let cpus = ask_cpus();
     CPUS.store(cpus, Ordering::Relaxed);
@@ -123,7 +127,10 @@ pub fn count_cpus() -> u32 {
 /// How many CPUs this process may run on, as counted last: spinning is useless with one.
 #[inline]
 pub fn cpus() -> u32 {
-    CPUS.load(Ordering::Relaxed)
+    match CPUS.load(Ordering::Relaxed) {
+        0 => count_cpus(),
+        cpus => cpus,
+    }
 }
 
 fn ask_cpus() -> u32 {
@@ -140,14 +147,60 @@ fn ask_cpus() -> u32 {
     }
 }
 
-/// The pid namespace that thread ids of this process belong to; 0 if it cannot be told.
+/// The pid namespace that thread ids of this process belong to; 0 if it cannot be told. Known once the
+/// [`generation`] is.
 #[inline]
 pub fn pid_namespace() -> u32 {
     PID_NAMESPACE.load(Ordering::Relaxed)
 }
 
 fn ask_pid_namespace() -> u32 {
-    file::describe(libc::AT_FDCWD, c"/proc/self/ns/pid", 0).map_or(0, |stat| stat.st_ino as u32)
+    match file::describe(libc::AT_FDCWD, c"/proc/self/ns/pid", 0) {
+        Ok(stat) => stat.st_ino as u32,
+        // No /proc here: this process may have changed its root.
+        Err(_) => ask_pid_namespace_of_kernel().unwrap_or(0),
+    }
+}
+
+/// By way of a descriptor of the process itself, which is no file anywhere: since Linux 6.11.
+#[cold]
+fn ask_pid_namespace_of_kernel() -> Option<u32> {
+    /// `PIDFD_GET_PID_NAMESPACE` in `linux/pidfd.h`, as most architectures encode it; others do not know it.
+    const GET_PID_NAMESPACE: usize = 0xFF05;
+    held_back(|| {
+        // SAFETY: takes no pointer, makes a descriptor.
+        let this = file::Fd::new(unsafe { call!(libc::SYS_pidfd_open, ask_pid(), 0) }.ok()?);
+        // SAFETY: as above; the request takes no argument.
+        let namespace = unsafe { call!(libc::SYS_ioctl, this.number(), GET_PID_NAMESPACE, 0) }.ok()?;
+        Some(file::status(&file::Fd::new(namespace)).ok()?.inode.1 as u32)
+    })
+}
+
+/// Whether the kernel tells the pid namespace also to a process that has no /proc any more, because it has changed its
+/// root. Then it need not be asked before anybody wants to know; a look at a new process's /proc costs as much as
+/// ten other system calls.
+#[inline(always)]
+pub fn can_ask_later() -> bool {
+    /// The first version that knows `PIDFD_GET_PID_NAMESPACE`.
+    const FIRST: (u32, u32) = (6, 11);
+    // SAFETY: bytes all of them: zero is a value.
+    let mut system: libc::utsname = unsafe { core::mem::zeroed() };
+    // SAFETY: the place is valid.
+    if unsafe { call!(libc::SYS_uname, &raw mut system) }.is_err() {
+        return false;
+    }
+    is_at_least(FIRST, &system.release.map(|byte| byte as u8))
+}
+
+/// Whether a kernel's name for itself begins with that version, or with a later one.
+#[inline(always)]
+fn is_at_least(first: (u32, u32), release: &[u8]) -> bool {
+    // No more digits than two numbers have room for; without any it is none.
+    let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {
+        let value = |sum: u32, digit: &u8| sum * 10 + u32::from(digit - b'0');
+        if (1..=9).contains(&digits.len()) { Some(digits.iter().fold(0, value)) } else { None }
+    });
+    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(a), Some(b)) if (a, b) >= first)
 }
 
 /// Whether this process is in the user namespace that the system began with, where every user and group has a
@@ -163,4 +216,56 @@ pub fn thread_exists(tid: u32) -> bool {
     // SAFETY: signal 0 is never delivered.
     let answer = preserving(|| unsafe { libc::kill(tid as libc::pid_t, 0) });
     !matches!(answer, Err(super::errno::Errno::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (release, expected) in [
+            ("6.11.0-9-generic\0\0", true),
+            ("6.11", true),
+            ("6.10.3", false),
+            ("7.0-rc1", true),
+            ("5.15.0", false),
+            ("10.2", true),
+            ("6", false),
+            ("6.x", false),
+            ("", false),
+            ("6.99999999999", false),
+        ] {
+            assert_eq!(is_at_least((6, 11), release.as_bytes()), expected, "{release:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_says_the_same_without_proc() {
+        if can_ask_later() {
+            let by_name = file::describe(libc::AT_FDCWD, c"/proc/self/ns/pid", 0).unwrap().st_ino as u32;
+            assert_eq!(ask_pid_namespace_of_kernel(), Some(by_name));
+        }
+    }
+
+    #[test]
+    fn who_has_changed_its_root_knows_its_namespace() {
+        // SAFETY: takes nothing, touches nothing.
+        if !can_ask_later() || unsafe { libc::geteuid() } != 0 {
+            println!("skipped: needs root and Linux 6.11");
+            return;
+        }
+        generation();
+        let before = pid_namespace();
+        let empty = std::env::temp_dir().join(format!("usysv-root-{}", std::process::id()));
+        std::fs::create_dir(&empty).unwrap();
+        let path = std::ffi::CString::new(empty.to_str().unwrap()).unwrap();
+        crate::testing::in_child(|| {
+            // SAFETY: in a process of our own, which has asked nothing yet.
+            let moved = unsafe { libc::chroot(path.as_ptr()) } == 0;
+            generation();
+            moved && before != 0 && pid_namespace() == before
+        });
+        std::fs::remove_dir(&empty).unwrap();
+    }
 }

@@ -36,10 +36,10 @@ fn set_mask(to: Set) -> Set {
     before
 }
 
-/// Puts the mask back at the end of its scope.
-struct Held(Set);
+/// Says that signals are held back, to who would have to do it else. Puts the mask back at the end of its scope.
+pub struct HeldBack(Set);
 
-impl Drop for Held {
+impl Drop for HeldBack {
     fn drop(&mut self) {
         set_mask(self.0);
     }
@@ -47,8 +47,13 @@ impl Drop for Held {
 
 /// Runs `f` with every signal held back that could run a handler in the middle.
 pub fn held_back<R>(f: impl FnOnce() -> R) -> R {
-    let _held = Held(set_mask(!FAULTS));
-    f()
+    held_back_for(|_| f())
+}
+
+/// The same, for what asks to be shown that it is so.
+pub fn held_back_for<R>(f: impl FnOnce(&HeldBack) -> R) -> R {
+    let held = HeldBack(set_mask(!FAULTS));
+    f(&held)
 }
 
 #[cfg(test)]

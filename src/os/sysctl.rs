@@ -5,7 +5,7 @@
 
 use super::errno::Errno;
 use super::raw::call;
-use super::signals::held_back;
+use super::signals::{HeldBack, held_back_for};
 use core::ffi::CStr;
 use libc::{c_int, c_long};
 
@@ -14,9 +14,14 @@ const ROOM: usize = 32;
 
 /// The decimal number in the file at `path`; nothing if there is no such file or no such number in it.
 pub fn read_u64(path: &CStr) -> Option<u64> {
+    held_back_for(|held| read_u64_while(held, path))
+}
+
+/// The same, where signals are held back already: a handler that jumped away in the middle would leave the descriptor
+/// open.
+pub fn read_u64_while(_: &HeldBack, path: &CStr) -> Option<u64> {
     let mut text = [0u8; ROOM];
-    // A handler that jumped away in the middle would leave the descriptor open.
-    let length = held_back(|| read(path, &mut text)).ok()?;
+    let length = read(path, &mut text).ok()?;
     if length == ROOM {
         return None;
     }

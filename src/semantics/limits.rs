@@ -9,6 +9,7 @@
 use crate::namespace::limits::Limit as Stated;
 use crate::namespace::{self, Attached};
 use crate::os::environment;
+use crate::os::signals::{HeldBack, held_back_for};
 use crate::os::sysctl;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -41,19 +42,19 @@ impl Limit {
     }
 
     fn read(&self) -> u64 {
-        self.read_where(namespace::limits::any())
+        held_back_for(|held| self.read_where(held, namespace::limits::any()))
     }
 
     /// The same, knowing whether the namespace sets limits at all.
-    fn read_where(&self, namespace_sets_any: bool) -> u64 {
+    fn read_where(&self, held: &HeldBack, namespace_sets_any: bool) -> u64 {
         let stated = || if namespace_sets_any { namespace::limits::stated(self.stated) } else { None };
         let value = self.said_by_environment().or_else(stated);
-        value.unwrap_or_else(|| self.elsewhere()).min(LARGEST)
+        value.unwrap_or_else(|| self.elsewhere(held)).min(LARGEST)
     }
 
     /// What it is if neither environment nor namespace say anything.
-    fn elsewhere(&self) -> u64 {
-        sysctl::read_u64(self.file).unwrap_or(self.default)
+    fn elsewhere(&self, held: &HeldBack) -> u64 {
+        sysctl::read_u64_while(held, self.file).unwrap_or(self.default)
     }
 }
 
@@ -91,7 +92,9 @@ fn is_really_too_long_for(attached: &Attached, length: u64) -> bool {
         return length > value.min(LARGEST);
     }
     match attached.msgmax() {
-        Some(word) => length > namespace::limits::look_up_msgmax(word, || MSGMAX.elsewhere()),
+        Some(word) => {
+            length > namespace::limits::look_up_msgmax(word, || held_back_for(|held| MSGMAX.elsewhere(held)))
+        }
         None => is_too_long(length),
     }
 }
@@ -159,10 +162,10 @@ pub struct ForCreation {
 }
 
 /// What matters when a queue is created, with one look whether the namespace sets anything.
-pub fn for_creation() -> ForCreation {
+pub fn for_creation(held: &HeldBack) -> ForCreation {
     let namespace_sets_any = namespace::limits::any();
-    let msgmni = MSGMNI.read_where(namespace_sets_any).min(u64::from(namespace::INDICES)) as u32;
-    ForCreation { msgmnb: MSGMNB.read_where(namespace_sets_any), msgmni, namespace_sets_any }
+    let msgmni = MSGMNI.read_where(held, namespace_sets_any).min(u64::from(namespace::INDICES)) as u32;
+    ForCreation { msgmnb: MSGMNB.read_where(held, namespace_sets_any), msgmni, namespace_sets_any }
 }
 
 /// Reads what the environment says, before the program changes it.

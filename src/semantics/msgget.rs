@@ -3,6 +3,7 @@
 use super::{limits, permissions};
 use crate::namespace::{self, Found};
 use crate::os::errno::Errno;
+use crate::os::signals::held_back_for;
 use crate::os::{clock, credentials};
 use crate::queue::Configuration;
 
@@ -37,9 +38,12 @@ pub fn msgget(key: i32, flags: i32) -> Result<u32, Errno> {
         if key != libc::IPC_PRIVATE && flags & libc::IPC_CREAT == 0 {
             return Err(Errno::ENOENT);
         }
-        let limits = limits::for_creation();
-        let settings = settings(limits.msgmnb);
-        if let Some(created) = namespace::create(&settings, limits.msgmni, limits.namespace_sets_any)? {
+        let created = held_back_for(|held| {
+            let limits = limits::for_creation(held);
+            let settings = settings(limits.msgmnb);
+            namespace::create(held, &settings, limits.msgmni, limits.namespace_sets_any)
+        })?;
+        if let Some(created) = created {
             return Ok(created.id());
         }
     }

@@ -15,7 +15,7 @@ use crate::os::credentials::{self, Capability};
 use crate::os::errno::Errno;
 use crate::os::{process, sysctl};
 use crate::queue::{Configuration, Permission};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Permission to receive, or to look.
 pub const READ: u32 = 0o444;
@@ -62,13 +62,20 @@ fn everybody_has_an_id() -> bool {
 #[cold]
 fn is_foreign(id: u32, settings: &Configuration) -> bool {
     const DEFAULT: u64 = 65_534;
+    /// Whether this was asked before.
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let is_owners = |owner: Option<u32>| owner.is_none_or(|id| id == settings.uid || id == settings.cuid);
+    // The first time by the file's owner alone, which usually suffices: a program that uses one queue once need not
+    // ask for its namespace, which is the dearer of the two questions but is asked only once.
+    // Relaxed: a choice between two ways to the same answer.
+    if !ASKED.swap(true, Ordering::Relaxed) && is_owners(namespace::owner(id)) {
+        return false;
+    }
     if everybody_has_an_id() {
         return false;
     }
-    let Some(owner) = namespace::owner(id) else { return false };
-    if owner == settings.uid || owner == settings.cuid {
-        return false;
-    }
+    let owner = namespace::owner(id);
+    let Some(owner) = owner.filter(|_| !is_owners(owner)) else { return false };
     u64::from(owner) == sysctl::read_u64(c"/proc/sys/kernel/overflowuid").unwrap_or(DEFAULT)
 }
 
@@ -85,7 +92,12 @@ fn missing(flag: u32, mode: u32, class: Class) -> u32 {
 
 /// Whether the caller has the rights in `flag` on the queue with that identifier and these settings.
 pub fn has(id: u32, settings: &Configuration, flag: u32) -> bool {
-    if is_foreign(id, settings) {
+    grants(settings, flag, is_foreign(id, settings))
+}
+
+/// The same, knowing whether the ids in the settings are those of another user namespace.
+fn grants(settings: &Configuration, flag: u32, foreign: bool) -> bool {
+    if foreign {
         return missing(flag, settings.mode, Class::Other) == 0;
     }
     missing(flag, settings.mode, class(settings)) == 0 || credentials::capable(Capability::IpcOwner)
@@ -148,12 +160,13 @@ impl Needs {
 
     #[cold]
     fn decide(&self, basis: u64, settings: &dyn Fn() -> Result<Configuration, Errno>) -> Result<u64, Errno> {
-        let (settings, id) = (settings()?, self.attachment.id());
+        let settings = settings()?;
+        let foreign = is_foreign(self.attachment.id(), &settings);
         let mut decision = basis;
-        if has(id, &settings, READ) {
+        if grants(&settings, READ, foreign) {
             decision |= MAY_READ;
         }
-        if has(id, &settings, WRITE) {
+        if grants(&settings, WRITE, foreign) {
             decision |= MAY_WRITE;
         }
         // Relaxed: the word stands for itself, what it rests on included.

@@ -135,8 +135,13 @@ impl Mapping {
         }
     }
 
+    /// Nothing yet.
+    pub const fn unmapped() -> Mapping {
+        Mapping { windows: [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS] }
+    }
+
     fn from_first(first: *mut u8) -> Mapping {
-        let mapping = Mapping { windows: [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS] };
+        let mapping = Mapping::unmapped();
         mapping.windows[0].store(first, Ordering::Relaxed);
         mapping
     }
