@@ -74,9 +74,19 @@ impl Checker<'_, '_> {
         let mut granule = self.tx.free();
         while granule != self.tx.head() {
             self.claim(granule, "free")?;
+            self.owned(granule)?;
             granule = self.tx.next(granule).map_err(damaged)?;
         }
+        self.owned(granule)?;
         self.claim(granule, "head")
+    }
+
+    /// The block of a granule that is in no message.
+    fn owned(&mut self, granule: u32) -> Checked<()> {
+        match pool::owned_by(self.tx, granule).map_err(damaged)? {
+            0 => Ok(()),
+            block => self.block(block, "block of an idle granule").map(drop),
+        }
     }
 
     /// The messages in order of arrival.
@@ -201,6 +211,7 @@ impl Checker<'_, '_> {
             let (spare, block, state) = (held(Held::Spare)?, held(Held::Block)?, held(Held::State)?);
             if spare != 0 {
                 self.claim(spare, "spare")?;
+                self.owned(spare)?;
             }
             if block != 0 {
                 self.block(block, "held block")?;

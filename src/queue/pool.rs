@@ -1,23 +1,28 @@
 //! Granules and blocks: where they come from and how they go back.
 //!
 //! - Messages that were taken in order of arrival stay chained before `head`: they *are* the free list.
-//! - Blocks go back to the free list of their class.
+//! - A block stays with the granule whose message it belonged to, or with that of the next long message its receiver
+//!   takes: who takes the granule for a message of that size has it at once, and nothing is shared but the granule. Once
+//!   the arena is [large](stays) for its queue, blocks go back to the free list of their class instead, so that idle
+//!   granules do not come to own one each.
 //! - What was never used comes from the watermark `mark`, below `reserved`.
 //!
 //! Invariants:
 //! 1. Every granule below `mark` is exactly one of: a message in the queue, the one at `head`, free, a branch
 //!    (in use or free), part of a block, or held by one participant.
-//! 2. A block says its class in its second word, written by the participant that first took it from the
+//! 2. A granule that is free or held owns the block that its `TYPE_LAST` names with [`OWNED`]. In a message that word means
+//!    nothing, or what the type index says; its block stands beside its length.
+//! 3. A block says its class in its second word, written by the participant that first took it from the
 //!    watermark while its `FRESH` word says the class too; so a death in between loses nothing.
 
 use super::tx::{Stop, Tx, Verdict, plain, run};
 use crate::os::errno::Errno;
 use crate::shm::layout::{
-    self, BLOCK_CLASS, BLOCK_CLASSES, GRANULES, GRANULES_PER_PAGE, Held, Position, message,
+    self, BLOCK_CLASS, BLOCK_CLASSES, GRANULE_WORDS, GRANULES, GRANULES_PER_PAGE, Held, Position, message,
 };
 use crate::shm::{Mapping, place};
-use crate::txn::Damaged;
-use core::sync::atomic::Ordering;
+use crate::txn::{Damaged, Seat};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes a granule for a message, if one can be had without growing.
 #[inline(always)]
@@ -81,6 +86,65 @@ pub fn take_block(tx: &mut Tx, class: u32) -> Result<u32, Damaged> {
     Ok(block)
 }
 
+/// In the `TYPE_LAST` of a granule: what follows is a block that it owns.
+const OWNED: u32 = 1 << 24;
+
+/// The block that a granule owns which is held, or 0.
+#[inline(always)]
+pub fn owned(words: &[AtomicU64; GRANULE_WORDS]) -> u32 {
+    // Relaxed: changed by transactions only, the last of which came before the granule was ours.
+    let link = crate::txn::value(words[message::TYPE_LAST as usize].load(Ordering::Relaxed));
+    if link & OWNED != 0 { link & !OWNED } else { 0 }
+}
+
+/// The same as a transaction sees it, for any granule that may own one.
+pub fn owned_by(tx: &Tx, granule: u32) -> Result<u32, Damaged> {
+    let link = tx.get(Position::granule(granule, message::TYPE_LAST))?;
+    Ok(if link & OWNED != 0 { link & !OWNED } else { 0 })
+}
+
+/// Makes a granule own no block any more.
+#[inline(always)]
+pub fn disown(tx: &mut Tx, granule: u32) -> Result<(), Damaged> {
+    tx.set(Position::granule(granule, message::TYPE_LAST), 0)
+}
+
+/// Whether the arena is small enough that a granule may keep a block: twice what the queue may hold, and a bit for a
+/// start.
+#[inline(always)]
+fn stays(tx: &Tx) -> bool {
+    const START: u64 = 1024;
+    u64::from(tx.mark()) < START + tx.qbytes() / (layout::GRANULE / 2)
+}
+
+/// Takes over the block of a message that is being received; its granule, which leaves the queue, gets the one held
+/// before, if that may be.
+#[inline(always)]
+pub fn exchange_block<'m>(tx: &mut Tx<'m>, seat: &Seat<'m>, granule: u32, block: u32) -> Result<(), Damaged> {
+    let old = tx.held_by(seat, Held::Block);
+    let mut keeps = 0;
+    if old != 0 {
+        if stays(tx) {
+            keeps = OWNED | old;
+        } else {
+            free_block(tx, old)?;
+        }
+    }
+    // Nothing that comes before this changes that word.
+    tx.change(granule, message::TYPE_LAST, keeps)?;
+    hold_another(tx, seat, block)
+}
+
+/// Changes which block a participant of ours holds, in a transaction that has not done so yet.
+#[inline(always)]
+pub fn hold_another<'m>(tx: &mut Tx<'m>, seat: &Seat<'m>, block: u32) -> Result<(), Damaged> {
+    tx.hold_by(seat, Held::Block, block)?;
+    if tx.held_by(seat, Held::Fresh) != 0 {
+        tx.hold_by(seat, Held::Fresh, 0)?;
+    }
+    Ok(())
+}
+
 /// Changes which block a participant holds; frees the one it held if `free_old`.
 #[inline(always)]
 pub fn hold_block(tx: &mut Tx, seat: u32, block: u32, free_old: bool) -> Result<(), Damaged> {
@@ -106,8 +170,11 @@ pub fn provide(memory: &Mapping, seat: u32, class: Option<u32>) -> Result<(), Er
         })?;
     }
     let Some(class) = class else { return Ok(()) };
-    let block = held(memory, seat, Held::Block);
-    if block != 0 && class_of(memory, block) == Ok(class) {
+    let owned = memory.granule(held(memory, seat, Held::Spare)).map_or(0, owned);
+    if [owned, held(memory, seat, Held::Block)]
+        .into_iter()
+        .any(|block| block != 0 && class_of(memory, block) == Ok(class))
+    {
         return Ok(());
     }
     growing(memory, seat, |tx| {

@@ -278,11 +278,14 @@ impl<'m> Queue<'m> {
         if block == 0 {
             received.copy_inline(words, length)?;
         } else {
-            pool::hold_block(tx, seat.index(), block, true)?;
             let text = block_text(tx.memory, block, length as usize);
             received.text = Text::Block(text.ok_or(Damaged)?);
         }
         order::remove::<QUICK>(tx, granule, length)?;
+        if block != 0 {
+            // After the type index was looked at, which uses the same word.
+            pool::exchange_block(tx, seat, granule, block)?;
+        }
         if !QUICK && state != waiters::IDLE {
             if state & !1 == waiters::WAITING {
                 Line::Receivers.leave_anywhere(tx, seat.index())?;

@@ -14,6 +14,8 @@ use core::sync::atomic::{Ordering, fence};
 pub struct Outgoing {
     granule: u32,
     block: u32,
+    /// The block that the granule owned when it was prepared.
+    owned: u32,
     mtype: i64,
     length: u32,
     /// Where the text goes, `length` bytes; null if it is there already, for a message that is sent once more.
@@ -60,15 +62,19 @@ impl<'m> Queue<'m> {
         };
         let held = |which| txn::value(seat.link(which).load(Ordering::Relaxed));
         let mut granule = held(Held::Spare);
-        if class.is_some() || granule == 0 {
+        let suits =
+            |block| block != 0 && class.is_some_and(|class| pool::class_of(self.memory, block) == Ok(class));
+        let mut owned = self.memory.granule(granule).map_or(0, pool::owned);
+        if granule == 0 || (class.is_some() && !suits(owned) && !suits(held(Held::Block))) {
             pool::provide(self.memory, seat.index(), class)?;
             granule = held(Held::Spare);
+            owned = self.memory.granule(granule).map_or(0, pool::owned);
         }
         let words = self.memory.granule(granule).ok_or(DAMAGED)?;
         let (block, text) = match class {
             None => (0, words[message::TEXT as usize / 8..].as_ptr().cast_mut().cast()),
             Some(_) => {
-                let block = held(Held::Block);
+                let block = if suits(owned) { owned } else { held(Held::Block) };
                 (block, block_text(self.memory, block, length).ok_or(DAMAGED)?)
             }
         };
@@ -78,7 +84,7 @@ impl<'m> Queue<'m> {
         // Relaxed: published by the commit.
         words[message::TYPE as usize / 8].store(mtype as u64, Ordering::Relaxed);
         words[message::LENGTH as usize / 8].store(extent, Ordering::Relaxed);
-        Ok(Outgoing { granule, block, mtype, length: length as u32, text, again: None })
+        Ok(Outgoing { granule, block, owned, mtype, length: length as u32, text, again: None })
     }
 
     /// Sends a prepared message, if that is nothing unusual; else as [`Queue::post`] does, without waiting.
@@ -201,7 +207,8 @@ impl<'m> Queue<'m> {
         let message = look(self.memory, |tx| {
             let (length, block) = tx.extent(granule)?;
             let (mtype, again) = (tx.mtype(granule)?, taken);
-            Ok(Outgoing { granule, block, mtype, length, text: core::ptr::null_mut(), again })
+            let (owned, text) = (0, core::ptr::null_mut());
+            Ok(Outgoing { granule, block, owned, mtype, length, text, again })
         });
         if let Ok(message) = message {
             let _ = self.post(seat, &message, &Anybody, false);
@@ -272,10 +279,20 @@ impl<'m> Queue<'m> {
         // What goes out is replaced in the same transaction, if that is easy.
         let spare = pool::take_granule(tx)?.unwrap_or(0);
         tx.hold_by(seat, Held::Spare, spare)?;
-        if message.block != 0 {
+        // A message that was handed over and came back has its block in the participant's hand.
+        let owned = if QUICK { message.owned } else { pool::owned(tx.words(message.granule)?) };
+        if owned != 0 && owned != message.block {
+            // It goes out with another block, or none.
+            if QUICK {
+                return Err(Stop::Unusual);
+            }
+            pool::free_block(tx, owned)?;
+            pool::disown(tx, message.granule)?;
+        }
+        if message.block != 0 && message.block != owned {
             let class = layout::block_class(message.length as usize).ok_or(Damaged)?;
             let block = pool::take_block(tx, class)?;
-            pool::hold_block(tx, seat.index(), block, false)?;
+            pool::hold_another(tx, seat, block)?;
         }
         Ok(Verdict::Commit(handed.map_or(Attempt::Queued, Attempt::Handed)))
     }

@@ -201,6 +201,50 @@ fn a_message_is_handed_to_the_first_in_line() {
     sound(&queue, 1);
 }
 
+/// Blocks stay with the granules of their messages, whoever takes them, and are nobody's twice.
+#[test]
+fn blocks_stay_with_their_granules() {
+    let memory = new_queue(10_000);
+    let queue = Queue::new(&memory, 1);
+    let long = [7u8; 1000];
+    let class = Position::class(layout::block_class(long.len()).unwrap());
+    let free = || look(&memory, |tx| Ok(tx.get(class)?)).unwrap();
+    for _ in 0..8 {
+        for count in 1..=4 {
+            assert_eq!(send(&queue, 1, &long), Ok(Sent::Done));
+            sound(&queue, count);
+        }
+        for count in (0..4).rev() {
+            assert_eq!(receive(&queue, Selector::Any, 1000).unwrap().unwrap().1, long);
+            sound(&queue, count);
+        }
+    }
+    assert_eq!(free(), 0, "none was given back");
+    let used = look(&memory, |tx| Ok(tx.mark())).unwrap();
+    assert!(used < 8 * layout::block_granules(3), "{used} granules are in use");
+    // A short one goes out without, a longer one with another.
+    for length in [10, 3000, 10, 1000, 3000] {
+        assert_eq!(send(&queue, 1, &vec![7; length]), Ok(Sent::Done));
+        sound(&queue, 1);
+        assert_eq!(receive(&queue, Selector::Any, 9000).unwrap().unwrap().1.len(), length);
+        sound(&queue, 0);
+    }
+    assert_ne!(free(), 0, "one was given back");
+    // One that is handed to somebody who is not asleep comes back, and is sent once more.
+    crate::os::thread::Cookie::new().entering(|| {
+        let seat = queue.enter().unwrap();
+        let request = Request { selector: Selector::Any, size: 1000, truncate: false };
+        let mut received = Received::new();
+        for count in 1..4 {
+            let waits = queue.take(&seat, &request, &Anybody, count == 1, &mut received);
+            assert_eq!(waits.is_ok_and(|missing| missing == Some(Missing::InLine)), count == 1);
+            assert_eq!(send(&queue, 1, &long), Ok(Sent::Done));
+            sound(&queue, 1);
+        }
+        seat.release();
+    });
+}
+
 /// A receiver that looks again from its place in line may have been served since it looked at its state.
 #[test]
 fn who_looks_again_finds_what_was_handed_over() {

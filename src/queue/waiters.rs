@@ -403,6 +403,7 @@ fn own(tx: &mut Tx, seat: u32, granule: u32) -> Result<(), Damaged> {
     let (_, block) = tx.extent(granule)?;
     if block != 0 {
         pool::hold_block(tx, seat, block, true)?;
+        pool::disown(tx, granule)?;
     }
     let spare = tx.held(seat, Held::Spare)?;
     if spare != 0 {

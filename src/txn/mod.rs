@@ -384,7 +384,9 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
     /// Changes a link word that this transaction has not changed before: the word at `position`.
     #[inline(always)]
     pub fn change(&mut self, position: u32, word: &W, value: u32) -> Result<(), Damaged> {
-        debug_assert!(self.find(position).is_none(), "changed twice");
+        // (Where a hostile peer has made two places one, the second change is lost, as everything is in such a queue.)
+        #[cfg(test)]
+        assert!(self.find(position).is_none(), "changed twice");
         let [first, old] = self.places().get(self.length).ok_or(Damaged)?;
         // Relaxed: published by the commit.
         first.store(pack(position, value), Ordering::Relaxed);
