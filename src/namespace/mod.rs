@@ -443,6 +443,11 @@ impl Attached {
         self.mapping().word(superblock::MSGMAX)
     }
 
+    /// Where the queue keeps until when nobody should give its CPU away; see [`superblock::RELUCTANCE`].
+    pub fn reluctance(&self) -> Option<&AtomicU64> {
+        self.mapping().word(superblock::RELUCTANCE)
+    }
+
     /// The same, for who keeps this use beside it: as long as that lives, the queue is mapped.
     #[inline(always)]
     pub fn lasting_queue(&self) -> Queue<'static> {

@@ -112,7 +112,8 @@ impl<W, T> Step<W, T> {
 
 /// Whether this process has sent something since it waited last.
 static HAS_SENT: AtomicBool = AtomicBool::new(false);
-/// Until when nothing is yielded, in nanoseconds. For the process: what else wants its CPU is the same for all queues.
+/// Until when nothing is yielded, in nanoseconds. For the process: what else wants its CPU is the same for all queues. (The
+/// queue has such a word too, for all its processes: else each would lose a time slice until it knew.)
 static UNWILLING: AtomicU64 = AtomicU64::new(0);
 
 /// Notes that a message was sent: somebody may have something to do now.
@@ -201,7 +202,7 @@ impl Wait {
         if self.began == 0 {
             (self.began, self.seen) = (clock::nanoseconds(), queue.moment());
             self.limit = spinning(attachment);
-            self.yields = self.yielding(attachment);
+            self.yields = self.yielding(attached);
             if self.limit != 0 {
                 // Once more, so that nothing is missed that came before the first look.
                 return true;
@@ -215,7 +216,7 @@ impl Wait {
             in_vain(attachment);
         }
         match self.yields {
-            Yields::Will => self.let_others_run(queue, attachment),
+            Yields::Will => self.let_others_run(queue, attached),
             Yields::Did => {
                 Courtesy(&attachment.courtesy).unpaid(1);
                 self.yields = Yields::Not;
@@ -260,26 +261,32 @@ impl Wait {
     }
 
     /// Whether this wait may yield.
-    fn yielding(&self, attachment: &Attachment) -> Yields {
+    fn yielding(&self, attached: &Attached) -> Yields {
         if !HAS_SENT.load(Ordering::Relaxed) {
             return Yields::Not;
         }
         HAS_SENT.store(false, Ordering::Relaxed);
-        let willing = self.began >= UNWILLING.load(Ordering::Relaxed);
-        if Courtesy(&attachment.courtesy).allows() && willing { Yields::Will } else { Yields::Not }
+        let in_queue = attached.reluctance().map_or(0, |until| until.load(Ordering::Relaxed));
+        // What a peer wrote there that cannot be is not believed.
+        let others = in_queue > self.began && in_queue - self.began <= GRUDGE;
+        let willing = self.began >= UNWILLING.load(Ordering::Relaxed) && !others;
+        if Courtesy(&attached.attachment().courtesy).allows() && willing { Yields::Will } else { Yields::Not }
     }
 
     /// Gives the CPU away once; true if the queue changed meanwhile.
-    fn let_others_run(&mut self, queue: &Queue, attachment: &Attachment) -> bool {
+    fn let_others_run(&mut self, queue: &Queue, attached: &Attached) -> bool {
         let before = clock::nanoseconds();
         process::yield_cpu();
         let (now, moment) = (clock::nanoseconds(), queue.moment());
         let (took, commits) = (now.saturating_sub(before), txn::commits(self.seen, moment));
         let changed = moment != self.seen;
         self.seen = moment;
-        let courtesy = Courtesy(&attachment.courtesy);
+        let courtesy = Courtesy(&attached.attachment().courtesy);
         if took > LONG && commits.saturating_mul(PACE) < took {
             UNWILLING.store(now + GRUDGE, Ordering::Relaxed);
+            if let Some(until) = attached.reluctance() {
+                until.store(now + GRUDGE, Ordering::Relaxed);
+            }
             courtesy.unpaid(Courtesy::LEAST);
             self.yields = Yields::Not;
         } else if changed {

@@ -33,6 +33,9 @@ pub mod superblock {
     pub const ID: u64 = 16;
     /// What `msgmax` was found to be; see `namespace::limits`. Not a matter of transactions.
     pub const MSGMAX: u64 = 24;
+    /// Until when nobody who waits for a message should give its CPU away, in nanoseconds of the monotonic clock; see
+    /// `semantics::wait`. A guess; not a matter of transactions.
+    pub const RELUCTANCE: u64 = 32;
     /// The word that every commit changes; alone on its cache line.
     pub const CUR: u64 = 64;
     /// How many participants are reserved; only grows.
