@@ -61,16 +61,17 @@ impl<'m> Queue<'m> {
             None
         };
         let held = |which| txn::value(seat.link(which).load(Ordering::Relaxed));
+        let suits = |block| class.is_some_and(|class| pool::class_of(self.memory, block) == Ok(class));
         let mut granule = held(Held::Spare);
-        let suits =
-            |block| block != 0 && class.is_some_and(|class| pool::class_of(self.memory, block) == Ok(class));
-        let mut owned = self.memory.granule(granule).map_or(0, pool::owned);
-        if granule == 0 || (class.is_some() && !suits(owned) && !suits(held(Held::Block))) {
+        let mut words = self.memory.granule(granule);
+        let is_ready = |words| class.is_none() || suits(pool::owned(words)) || suits(held(Held::Block));
+        if !words.is_some_and(is_ready) {
             pool::provide(self.memory, seat.index(), class)?;
             granule = held(Held::Spare);
-            owned = self.memory.granule(granule).map_or(0, pool::owned);
+            words = self.memory.granule(granule);
         }
-        let words = self.memory.granule(granule).ok_or(DAMAGED)?;
+        let words = words.ok_or(DAMAGED)?;
+        let owned = pool::owned(words);
         let (block, text) = match class {
             None => (0, words[message::TEXT as usize / 8..].as_ptr().cast_mut().cast()),
             Some(_) => {

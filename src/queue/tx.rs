@@ -212,7 +212,7 @@ impl<'m> Tx<'m> {
         Ok(tx)
     }
 
-    /// The one attempt of a [quick](crate::queue) operation: begins, if nothing stands in the way.
+    /// The one attempt of a quick operation: begins, if nothing stands in the way.
     #[inline(always)]
     pub fn begin_quickly(&mut self) -> Result<(), Stop> {
         if !self.inner.begin_quickly(self.memory, self.seat)? {

@@ -79,7 +79,7 @@ pub enum Step<W, T> {
 }
 
 impl<W, T> Step<W, T> {
-    /// What became of a call that has begun: see [`Asleep`].
+    /// What became of a call that has begun: see `Asleep`.
     pub fn of(result: Option<Result<T, Errno>>, asleep: Asleep<W>) -> Step<W, T> {
         match (result, asleep) {
             (None, Some((waiting, bed))) => Step::Sleep(waiting, bed),
