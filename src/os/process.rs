@@ -19,7 +19,8 @@ static NOWHERE: AtomicU64 = AtomicU64::new(0);
 static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NOWHERE).cast_mut());
 /// Whether a page was asked for.
 static ASKED: AtomicBool = AtomicBool::new(false);
-/// Stands in when no such page can be had: then every call asks for the process id instead.
+/// Stands in when no such page can be had: then every call asks for the process id instead. `process id << 32 |
+/// generation`.
 static FALLBACK: AtomicU64 = AtomicU64::new(0);
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 static PID: AtomicU32 = AtomicU32::new(0);
@@ -65,13 +66,14 @@ fn find_generation() -> u64 {
         word = WORD.load(Ordering::Acquire);
     }
     if word == nowhere {
-        return match FALLBACK.load(Ordering::Acquire) {
-            generation if generation != 0 && PID.load(Ordering::Relaxed) == ask_pid() => generation,
-            _ => renew(&FALLBACK),
-        };
+        let mine = u64::from(ask_pid()) << 32;
+        let known = FALLBACK.load(Ordering::Acquire);
+        let of_this_process = known != 0 && known & !u64::from(u32::MAX) == mine;
+        let known = if of_this_process { known } else { renew(&FALLBACK, known, mine) };
+        return known & u64::from(u32::MAX);
     }
     // SAFETY: as in `generation`.
-    renew(unsafe { &*word })
+    renew(unsafe { &*word }, 0, 0)
 }
 
 fn ask_pid() -> u32 {
@@ -79,16 +81,21 @@ fn ask_pid() -> u32 {
     unsafe { libc::getpid() as u32 }
 }
 
+/// Gives this process a generation, beside `mark`, in place of what was found in the word. Of several threads that come at
+/// once one does, and the others take what it gave: a generation that changed once more would make what threads have
+/// noted about themselves look like their parent's.
 #[cold]
-fn renew(word: &AtomicU64) -> u64 {
+fn renew(word: &AtomicU64, found: u64, mark: u64) -> u64 {
     // Relaxed: the counter was copied from the parent, so its next value is unlike any ancestor's.
-    let next = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
+    let next = mark | ((COUNTER.fetch_add(1, Ordering::Relaxed) + 1) & u64::from(u32::MAX));
     PID.store(ask_pid(), Ordering::Relaxed);
     CPUS.store(0, Ordering::Relaxed);
     PID_NAMESPACE.store(ask_pid_namespace(), Ordering::Relaxed);
-    // Release: who sees the generation sees the process id that goes with it.
-    word.store(next, Ordering::Release);
-    next
+    // AcqRel: who sees the generation sees the process id that goes with it.
+    match word.compare_exchange(found, next, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => next,
+        Err(theirs) => theirs,
+    }
 }
 
 /// This process's id, as `msg_lspid` shows it.
@@ -221,6 +228,26 @@ pub fn thread_exists(tid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where many threads are the first to ask, in a new process.
+    #[test]
+    fn a_process_has_one_generation() {
+        generation();
+        for _ in 0..50 {
+            crate::testing::in_child(|| {
+                let start = std::sync::Barrier::new(4);
+                let ask = || {
+                    start.wait();
+                    (0..1000).map(|_| generation()).collect::<std::collections::BTreeSet<u64>>()
+                };
+                let seen: std::collections::BTreeSet<u64> = std::thread::scope(|scope| {
+                    let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+                    asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+                });
+                seen.len() == 1
+            });
+        }
+    }
 
     #[test]
     fn versions() {

@@ -6,9 +6,9 @@
 //! # Quick attempts
 //! The bodies of sending and receiving are compiled twice. Once for what is usual: room or a message is there, nobody
 //! waits, what is wanted comes first; as one piece of straight code whose transaction lives in registers. It gives up
-//! (`tx::Stop::Unusual`), before it has changed anything, where it would have to call something that cannot be part of that; then
-//! the whole begins once more, and the other one does it. One source, so that both mean the same: what is left out
-//! says `QUICK`.
+//! (`tx::Stop::Unusual`), before it has changed anything, where it would have to call something that cannot be part of
+//! that; then the whole begins once more, and the other one does it. One source, so that both mean the same: what is
+//! left out says `QUICK`.
 //!
 //! # Deaths
 //! | where a participant dies                 | what that leaves behind                                  |

@@ -161,8 +161,8 @@ impl<'m> Queue<'m> {
         }
     }
 
-    /// Whether a sender that watches the queue should try again: there is room for a text of `length` and for as much more as
-    /// half the queue, or others stand in line, or the queue is gone.
+    /// Whether a sender that watches the queue should try again: there is room for a text of `length`, and for half of
+    /// what the queue holds; or others stand in line, or the queue is gone.
     pub fn has_room(&self, length: u64) -> bool {
         look(self.memory, |tx| {
             let wanted = length.max(tx.qbytes() / 2);
