@@ -43,6 +43,12 @@ impl Frame {
         // Relaxed, wherever a lane's own thread reads or writes: invariant 2.
         self.object.load(Ordering::Relaxed)
     }
+
+    /// Makes it the frame of the call at another stack position.
+    pub fn moves_to(&self, stack: Position) {
+        self.stack.set(stack);
+        compiler_fence(Ordering::SeqCst);
+    }
 }
 
 /// The frames of one thread.
@@ -93,6 +99,11 @@ impl Lane {
         compiler_fence(Ordering::SeqCst);
         frame.object.store(object, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
+        if self.depth.load(Ordering::Relaxed) == depth {
+            // A handler found the frame with the position that another had left there, and took it for gone.
+            self.depth.store(depth + 1, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+        }
         Some(depth as u8)
     }
 

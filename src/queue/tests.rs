@@ -3,6 +3,7 @@
 use super::check::Finding;
 use super::receive::Missing;
 use super::*;
+use crate::os::thread;
 use crate::shm::layout::Position;
 use crate::shm::layout::message;
 use core::sync::atomic::AtomicU64;
@@ -231,7 +232,7 @@ fn blocks_stay_with_their_granules() {
     }
     assert_ne!(free(), 0, "one was given back");
     // One that is handed to somebody who is not asleep comes back, and is sent once more.
-    crate::os::thread::Cookie::new().entering(|| {
+    thread::Cookie::new().entering(|| {
         let seat = queue.enter().unwrap();
         let request = Request { selector: Selector::Any, size: 1000, truncate: false };
         let mut received = Received::new();
@@ -249,7 +250,7 @@ fn blocks_stay_with_their_granules() {
 #[test]
 fn who_looks_again_finds_what_was_handed_over() {
     // One call: both participants are in use in it.
-    crate::os::thread::Cookie::new().entering(|| [0, 1].map(look_again_after));
+    thread::Cookie::new().entering(|| [0, 1].map(look_again_after));
 }
 
 fn look_again_after(others: usize) {
@@ -301,6 +302,37 @@ fn what_was_left_by_a_jump_is_healed() {
     assert_eq!(send(&queue, 1, b"x"), Ok(Sent::Done));
     assert_eq!(queue.status(&Anybody).unwrap().receivers, 0);
     sound(&queue, 1);
+}
+
+/// A handler that interrupts the healing of what a jump left does not heal it as well, and then use it.
+#[test]
+fn what_is_being_healed_is_in_use() {
+    let memory = new_queue(1000);
+    let queue = Queue::new(&memory, 1);
+    #[inline(never)]
+    fn leave(queue: &Queue) {
+        let _ground = std::hint::black_box([0u8; 4096]);
+        queue.enter().unwrap();
+    }
+    #[inline(never)]
+    fn interrupt(queue: &Queue) -> u32 {
+        let _ground = std::hint::black_box([0u8; 4096]);
+        thread::Cookie::new().entering(|| {
+            let seat = queue.enter().unwrap();
+            let index = seat.index();
+            seat.release();
+            index
+        })
+    }
+    leave(&queue);
+    thread::Cookie::new().entering(|| {
+        let txn::Recovery::Seat(seat) = Seat::recover(&memory, 1, thread::caller().stack()) else {
+            panic!("nothing was left");
+        };
+        assert_ne!(interrupt(&queue), seat.index());
+        seat.release();
+        assert!(!thread::caller().lane().is_busy());
+    });
 }
 
 /// A queue's memory as seen by a participant that stops right after its commit.

@@ -193,6 +193,9 @@ impl<'a> Seat<'a> {
         if frame.object() != 0 && frame.object() != object {
             return Recovery::Nothing;
         }
+        // From here on it is this call's: a handler that interrupts the healing must not heal it too, and go on with the
+        // participant that we still use. If one did so before, the frame is empty by now.
+        frame.moves_to(stack);
         let owned = frame.seat.get().checked_sub(1).filter(|_| frame.object() != 0).and_then(|index| {
             let words = memory.participant(index)?;
             let owner = half_of(words, participant::OWNER)?;
