@@ -41,6 +41,8 @@ const EXPLORE: (u32, u32) = (64, 16);
 const TURNS: u32 = 16;
 /// Nanoseconds from which on a yield is asked what became of the queue meanwhile: less is no time slice.
 const LONG: u64 = 100_000;
+/// Nanoseconds from which on it was one of somebody who computes: all who use the queue should know.
+const SLICE: u64 = 1_000_000;
 /// Nanoseconds that a commit takes at most where all sleep and wake each other.
 const PACE: u64 = 2_000;
 /// Nanoseconds without a yield after one that was too long. A slice is some milliseconds.
@@ -284,7 +286,7 @@ impl Wait {
         let courtesy = Courtesy(&attached.attachment().courtesy);
         if took > LONG && commits.saturating_mul(PACE) < took {
             UNWILLING.store(now + GRUDGE, Ordering::Relaxed);
-            if let Some(until) = attached.reluctance() {
+            if let Some(until) = attached.reluctance().filter(|_| took > SLICE) {
                 until.store(now + GRUDGE, Ordering::Relaxed);
             }
             courtesy.unpaid(Courtesy::LEAST);
