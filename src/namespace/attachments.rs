@@ -115,7 +115,7 @@ impl Attached {
     /// Announces the use of an attachment and checks that the table still names it.
     #[inline(always)]
     fn announce(attachment: *mut Attachment, id: u32, caller: Caller) -> Option<Attached> {
-        let frame = caller.lane().push(caller.stack(), attachment.expose_provenance())?;
+        let frame = caller.open_frame(attachment.expose_provenance())?;
         // SAFETY: by invariant 1 a pointer to an attachment stays one.
         let attached = Attached { attachment: unsafe { &*attachment }, frame };
         let place = TABLE.get(index_of(id) as usize)?;
@@ -257,8 +257,18 @@ pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
     get_ready(caller)?;
     match attached_as(id, caller) {
         Some(attached) => Ok(attached),
-        None => held_back(|| attach_file(index_of(id), Some(id), None)),
+        None => {
+            begin_anew()?;
+            held_back(|| attach_file(index_of(id), Some(id), None))
+        }
     }
+}
+
+/// To be asked where what is not in use after all is looked for in the directory: a call that lost it by a fork in its
+/// middle (see [`after_fork`]) is made again, and may not succeed before that. Nobody sees the error.
+#[cold]
+pub fn begin_anew() -> Result<(), Errno> {
+    if caller().is_disowned() { Err(Errno::EIDRM) } else { Ok(()) }
 }
 
 /// The queue of an identifier that a key's link names; `EINVAL` as well if it is somebody else's and does not say that
@@ -301,6 +311,7 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
         {
             return Ok(attached);
         }
+        begin_anew()?;
     }
     held_back(|| attach_file(index, None, None))
 }

@@ -122,10 +122,11 @@ fn links(key: i32) -> impl Iterator<Item = (u32, u32)> {
 /// Finds the queue of a key; `None` if there is none.
 pub fn find_key(key: i32) -> Result<Option<Found>, Errno> {
     // Who has attached nothing knows no key, and need not touch the memory where that would stand.
-    if attachments::any()
-        && let Some(attached) = attachments::remembered(key)
-    {
-        return Ok(Some(Found::Queue(attached)));
+    if attachments::any() {
+        if let Some(attached) = attachments::remembered(key) {
+            return Ok(Some(Found::Queue(attached)));
+        }
+        attachments::begin_anew()?;
     }
     for patience in (0..PATIENCE).rev() {
         let mut being_removed = false;

@@ -9,8 +9,9 @@
 //! # Forks in the middle
 //! A handler may fork(3) inside an operation and return, in the child too. There the operation would go on with
 //! the parent's participant. So the child [disowns](disown) what its operations work on: whatever they still do
-//! happens to nobody, and when such a call ends, [`entering`] makes it again, in the child's own right. With the
-//! kernel's queues it is the same to see: the handler ran, and forked, before the call.
+//! happens to nobody, and when such a call ends, [`entering`] makes it again, in the child's own right. Until then it
+//! [may not begin](Thread::is_disowned) with anything anew: what came of that would come twice. With the kernel's queues
+//! it is the same to see: the handler ran, and forked, before the call.
 //!
 //! Invariant: nothing here is believed under another [generation](super::process::generation).
 //!
@@ -271,6 +272,38 @@ impl Thread {
     pub fn stack(&self) -> Position {
         let entered = self.entered.get();
         if entered.address != 0 { entered } else { somewhere() }
+    }
+
+    /// Opens a frame for a use of `object` by the call that is under way; `None` when handlers are nested too deeply.
+    ///
+    /// A fork before this finds no frame to disown: then what the call knew of the thread is the parent's, and is asked
+    /// for once more. One after this finds the frame.
+    #[inline(always)]
+    pub fn open_frame(&self, object: usize) -> Option<u8> {
+        loop {
+            let lane = self.lane();
+            let frame = lane.push(self.stack(), object)?;
+            if self.generation.get() == process::generation() && ptr::eq(lane, self.lane()) {
+                return Some(frame);
+            }
+            self.open_once_more(lane, frame);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_once_more(&self, lane: &Lane, frame: u8) {
+        lane.pop(frame);
+        if self.generation.get() != process::generation() {
+            self.renew();
+        }
+    }
+
+    /// Whether the call that is under way began in the parent of this process, and something of it was [disowned](disown).
+    #[cold]
+    pub fn is_disowned(&self) -> bool {
+        let cookie = self.entered.get().cookie;
+        cookie != 0 && self.disowned.get() >= cookie
     }
 
     #[cold]

@@ -83,7 +83,7 @@ impl<'a> Seat<'a> {
     /// Claims a participant of `memory` for an operation of a caller. `None` when all are taken, or this thread's
     /// handlers are nested too deeply.
     pub fn claim(memory: &'a Mapping, object: usize, caller: Caller) -> Option<Seat<'a>> {
-        let frame = caller.lane().push(caller.stack(), object)?;
+        let frame = caller.open_frame(object)?;
         match Seat::claim_in(memory, caller, frame) {
             Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
             None => {
@@ -126,7 +126,7 @@ impl<'a> Seat<'a> {
     /// Claims the participant `index` if it is free or dead.
     pub fn claim_at(memory: &'a Mapping, object: usize, index: u32) -> Option<Seat<'a>> {
         let caller = thread::caller();
-        let frame = caller.lane().push(caller.stack(), object)?;
+        let frame = caller.open_frame(object)?;
         match Seat::try_index(memory, &caller, frame, index) {
             Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
             None => {
