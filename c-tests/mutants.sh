@@ -74,20 +74,24 @@ mutant help src/txn/mod.rs \
 	'if applied {' 'if applied || self.cur != 0 {' \
 	everystep --seconds 40 --seed 3 --only receive-type --fault kill
 # What a jump left is not healed.
-mutant jump src/os/thread.rs \
-	'is_gone(frame.stack.get(), here).then_some(frame)' 'None' \
+mutant jump src/os/frames.rs \
+	'thread::is_gone(frame.stack.get(), here).then_some((number as u8, frame))' 'None' \
 	torture --seconds 15 --seed 3 --no-kill --no-stop
 # The child of a fork in the middle goes on with its parent's participant.
 mutant fork src/os/thread.rs \
-	'disown(frame.object.get());' '' \
+	'disown(object);' '' \
 	everystep --seconds 60 --seed 3 --only receive-blocked --fault fork
 # The call that was forked in its middle is not made again.
 mutant again src/os/thread.rs \
 	'.get()) >= core::hint::black_box(&self.0).get()' '.get()) > u64::MAX - 1' \
 	everystep --seconds 60 --seed 3 --only receive-head --fault fork
+# Nor is it kept from a success before that.
+mutant anew src/namespace/attachments.rs \
+	'caller().is_disowned()' 'false' \
+	everystep --all --stride 1 --only send-short --fault fork
 # Handlers run in the middle of a creation.
 mutant held src/os/signals.rs \
-	'Held(set_mask(!FAULTS))' 'Held(set_mask(0))' \
+	'HeldBack(set_mask(!FAULTS))' 'HeldBack(set_mask(0))' \
 	everystep --seconds 60 --seed 3 --only create --fault jump
 # Nobody sees that a creator is gone whose death was not marked, nor one that was.
 mutant bury src/queue/mod.rs \
@@ -96,7 +100,7 @@ mutant bury src/queue/mod.rs \
 	everystep --seconds 60 --seed 3 --only create --fault kill
 # A receiver that is not asleep keeps the message that it was handed.
 mutant takeback src/queue/send.rs \
-	'waiters::take_back(tx, handover, seat.index)?' 'waiters::take_back(tx, handover, seat.index)? && false' \
+	'waiters::take_back(tx, handover, seat.index())?' 'waiters::take_back(tx, handover, seat.index())? && false' \
 	everystep --seconds 60 --seed 3 --only receive-blocked --fault stop
 # A thread points at a participant before it claims it, though several pid namespaces use the queue.
 mutant namesake src/txn/seat.rs \
