@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use usysv::abi::exports::{msgctl, msgget, msgrcv, msgsnd};
 use usysv::namespace::{self, Attached};
+use usysv::os::thread::{Cookie, SLACK, caller};
 use usysv::queue::check::Finding;
 use usysv::queue::{Anybody, Received, Request, Selector, waiters};
 use usysv::shm::layout::{self, ARENA, BLOCK_CLASSES, message, participant, settings, superblock};
@@ -254,7 +255,7 @@ fn operate(id: c_int, attached: &Attached, step: &Step) {
         10 => set(id, step),
         11 | 12 => wait(attached, step),
         13 => drop(attached.queue().check()),
-        14 => attached.queue().recover(usysv::os::thread::stack_position()),
+        14 => attached.queue().recover(caller().stack()),
         _ => {
             if step.small() & 0xf0 == 0xf0 {
                 control(id, libc::IPC_RMID);
@@ -303,25 +304,33 @@ fn remove_files(id: c_int) {
     let _ = std::fs::remove_file(format!("{directory}/usysv.b.{id}"));
 }
 
+#[inline(never)]
+fn run(id: c_int, steps: &[u8]) {
+    let attached = namespace::attach(id as u32).expect("made just now");
+    let kept = keep(&attached);
+    for bytes in steps.chunks_exact(8).take(STEPS) {
+        let step = Step(bytes.try_into().expect("eight bytes"));
+        let begun = Instant::now();
+        if step.kind() < 128 {
+            damage(&attached, &step);
+        } else {
+            operate(id, &attached, &step);
+        }
+        assert!(begun.elapsed() < SLOWEST, "kind {} took {:?}", step.kind() % 16, begun.elapsed());
+    }
+    put_back(&attached, &kept);
+}
+
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, steps)) = data.split_first() else { return };
     let bystander = bystander();
     let id = queue(kind);
-    {
-        let attached = namespace::attach(id as u32).expect("made just now");
-        let kept = keep(&attached);
-        for bytes in steps.chunks_exact(8).take(STEPS) {
-            let step = Step(bytes.try_into().expect("eight bytes"));
-            let begun = Instant::now();
-            if step.kind() < 128 {
-                damage(&attached, &step);
-            } else {
-                operate(id, &attached, &step);
-            }
-            assert!(begun.elapsed() < SLOWEST, "kind {} took {:?}", step.kind() % 16, begun.elapsed());
-        }
-        put_back(&attached, &kept);
-    }
+    // As one call, whose frames the calls within it leave alone; theirs lie further down than that may be mistaken for it.
+    Cookie::new().entering(|| {
+        let further_down = std::hint::black_box([0u8; 4 * SLACK]);
+        run(id, steps);
+        std::hint::black_box(&further_down);
+    });
     // SAFETY: the buffer is not looked at.
     unsafe { msgctl(id, libc::IPC_RMID, std::ptr::null_mut::<c_void>().cast()) };
     remove_files(id);
