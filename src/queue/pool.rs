@@ -177,7 +177,7 @@ pub fn provide(memory: &Mapping, seat: u32, class: Option<u32>) -> Result<(), Er
     {
         return Ok(());
     }
-    growing(memory, seat, |tx| {
+    let found = growing(memory, seat, |tx| {
         let block = take_block(tx, class)?;
         if block != 0 {
             hold_block(tx, seat, block, true)?;
@@ -187,9 +187,36 @@ pub fn provide(memory: &Mapping, seat: u32, class: Option<u32>) -> Result<(), Er
             tx.hold(seat, Held::Fresh, class + 1)?;
         }
         Ok(Verdict::Commit(()))
-    })?;
+    });
+    if found == Err(Errno::ENOMEM) {
+        reclaim(memory, seat, class)?;
+    } else {
+        found?;
+    }
     stamp(memory, seat);
     Ok(())
+}
+
+/// Where there is no more memory: takes a block of `class` from a free granule that owns one, or from the one that
+/// the head names, which is the next to be free.
+#[cold]
+fn reclaim(memory: &Mapping, seat: u32, class: u32) -> Result<(), Errno> {
+    growing(memory, seat, |tx| {
+        let mut granule = tx.free();
+        for _ in 0..tx.mark() {
+            let block = owned_by(tx, granule)?;
+            if block != 0 && class_of(tx.memory, block)? == class {
+                disown(tx, granule)?;
+                hold_block(tx, seat, block, true)?;
+                return Ok(Verdict::Commit(()));
+            }
+            if granule == tx.head() {
+                break;
+            }
+            granule = tx.get(Position::granule(granule, message::NEXT))?;
+        }
+        Err(Stop::Errno(Errno::ENOMEM))
+    })
 }
 
 /// By invariant 2: lets a fresh block say its class.
