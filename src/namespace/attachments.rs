@@ -257,10 +257,7 @@ pub fn attach_as(id: u32, caller: Caller) -> Result<Attached, Errno> {
     get_ready(caller)?;
     match attached_as(id, caller) {
         Some(attached) => Ok(attached),
-        None => {
-            begin_anew()?;
-            held_back(|| attach_file(index_of(id), Some(id), None))
-        }
+        None => held_back(|| attach_file(index_of(id), Some(id), None)),
     }
 }
 
@@ -311,7 +308,6 @@ pub fn attach_index(index: u32) -> Result<Attached, Errno> {
         {
             return Ok(attached);
         }
-        begin_anew()?;
     }
     held_back(|| attach_file(index, None, None))
 }
@@ -485,6 +481,7 @@ fn inspect_file(index: u32, visit: impl FnOnce(&Queue, u32, (u64, u64))) -> Resu
 #[cold]
 #[inline(never)]
 fn attach_file(index: u32, wanted: Option<u32>, key: Option<i32>) -> Result<Attached, Errno> {
+    begin_anew()?;
     sweep();
     let (mapping, id, inode) = match map_index(index, key) {
         // One that we may not open answers so only if it is a queue, and to its own identifier. Nor does one

@@ -200,7 +200,7 @@ pub fn provide(memory: &Mapping, seat: u32, class: Option<u32>) -> Result<(), Er
 /// Where there is no more memory: takes a block of `class` from a free granule that owns one, or from the one that
 /// the head names, which is the next to be free.
 #[cold]
-fn reclaim(memory: &Mapping, seat: u32, class: u32) -> Result<(), Errno> {
+pub fn reclaim(memory: &Mapping, seat: u32, class: u32) -> Result<(), Errno> {
     growing(memory, seat, |tx| {
         let mut granule = tx.free();
         for _ in 0..tx.mark() {

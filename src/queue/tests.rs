@@ -246,6 +246,36 @@ fn blocks_stay_with_their_granules() {
     });
 }
 
+/// Where memory is full, a sender finds all of them: of free granules, and of the one that the head names.
+#[test]
+fn blocks_of_free_granules_are_found() {
+    let memory = new_queue(10_000);
+    let queue = Queue::new(&memory, 1);
+    let long = [7u8; 1000];
+    let class = layout::block_class(long.len()).unwrap();
+    for _ in 0..4 {
+        assert_eq!(send(&queue, 1, &long), Ok(Sent::Done));
+    }
+    for _ in 0..4 {
+        assert_eq!(receive(&queue, Selector::Any, 1000).unwrap().unwrap().1, long);
+    }
+    thread::Cookie::new().entering(|| {
+        let seat = queue.enter().unwrap();
+        let mut blocks = vec![pool::held(&memory, seat.index(), Held::Block)];
+        for _ in 1..4 {
+            assert_eq!(pool::reclaim(&memory, seat.index(), class), Ok(()));
+            blocks.push(pool::held(&memory, seat.index(), Held::Block));
+            sound(&queue, 0);
+        }
+        assert_eq!(pool::reclaim(&memory, seat.index(), class), Err(Errno::ENOMEM));
+        seat.release();
+        blocks.sort_unstable();
+        blocks.dedup();
+        assert_eq!(blocks.len(), 4, "{blocks:?}");
+    });
+    sound(&queue, 0);
+}
+
 /// A receiver that looks again from its place in line may have been served since it looked at its state.
 #[test]
 fn who_looks_again_finds_what_was_handed_over() {

@@ -83,14 +83,17 @@ impl<'a> Seat<'a> {
     /// Claims a participant of `memory` for an operation of a caller. `None` when all are taken, or this thread's
     /// handlers are nested too deeply.
     pub fn claim(memory: &'a Mapping, object: usize, caller: Caller) -> Option<Seat<'a>> {
+        Seat::framed(object, caller, |frame| Seat::claim_in(memory, caller, frame))
+    }
+
+    /// One claimed with a frame of its own, which goes with it.
+    fn framed(object: usize, caller: Caller, claim: impl FnOnce(u8) -> Option<Seat<'a>>) -> Option<Seat<'a>> {
         let frame = caller.open_frame(object)?;
-        match Seat::claim_in(memory, caller, frame) {
-            Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
-            None => {
-                caller.lane().pop(frame);
-                None
-            }
+        let seat = claim(frame);
+        if seat.is_none() {
+            caller.lane().pop(frame);
         }
+        seat.map(|seat| Seat { bits: seat.bits | FRAMED, ..seat })
     }
 
     /// The same, to be named by a frame that its caller has opened.
@@ -126,14 +129,7 @@ impl<'a> Seat<'a> {
     /// Claims the participant `index` if it is free or dead.
     pub fn claim_at(memory: &'a Mapping, object: usize, index: u32) -> Option<Seat<'a>> {
         let caller = thread::caller();
-        let frame = caller.open_frame(object)?;
-        match Seat::try_index(memory, &caller, frame, index) {
-            Some(seat) => Some(Seat { bits: seat.bits | FRAMED, ..seat }),
-            None => {
-                caller.lane().pop(frame);
-                None
-            }
-        }
+        Seat::framed(object, caller, |frame| Seat::try_index(memory, &caller, frame, index))
     }
 
     #[inline(always)]
