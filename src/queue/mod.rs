@@ -31,7 +31,7 @@ mod tx;
 mod types;
 pub mod waiters;
 
-pub use receive::{Missing, Received};
+pub use receive::{Lookout, Missing, Received};
 pub use send::{Outgoing, Sent};
 pub use waiters::{Request, Selector};
 
@@ -235,7 +235,7 @@ pub struct Queue<'m> {
 fn refused(stop: Stop) -> Errno {
     match stop {
         Stop::Errno(errno) => errno,
-        Stop::Damaged | Stop::Grow | Stop::Unusual => DAMAGED,
+        Stop::Damaged | Stop::Grow | Stop::Unusual | Stop::Lost => DAMAGED,
     }
 }
 
@@ -270,7 +270,10 @@ impl<'m> Queue<'m> {
             shm::expect_to_write(cur);
         }
         match Seat::claim_in(self.memory, caller, frame) {
-            Some(seat) if !seat.inherited() => Ok(seat),
+            Some(seat) if !seat.inherited() => {
+                seat.expect_peer(self.memory);
+                Ok(seat)
+            }
             claimed => self.enter_after_healing(caller, frame, claimed),
         }
     }

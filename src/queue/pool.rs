@@ -255,7 +255,7 @@ pub fn growing<'m, R>(
             Ok(result) => return Ok(result),
             Err(Stop::Grow) => grow(memory, seat)?,
             Err(Stop::Errno(errno)) => return Err(errno),
-            Err(Stop::Damaged | Stop::Unusual) => return Err(super::tx::DAMAGED),
+            Err(Stop::Damaged | Stop::Unusual | Stop::Lost) => return Err(super::tx::DAMAGED),
         }
     }
 }

@@ -5,8 +5,9 @@ use super::waiters::{self, Line, Request, Selector};
 use super::{Permission, Queue, block_text, order, pool, refused, stamps, types};
 use crate::os::errno::Errno;
 use crate::os::process;
+use crate::shm;
 use crate::shm::layout::{self, GRANULE_WORDS, Held, message};
-use crate::txn::{Damaged, Memory, Seat};
+use crate::txn::{self, Damaged, Memory, Seat};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +26,9 @@ const MANY_STEPS: u32 = 1 << 14;
 const STRIDE: u32 = 64;
 /// How many it may pass over each time without noting anything.
 const FEW: u32 = 4;
+
+/// For how many turns a receiver leaves the queue to the sender who was faster.
+const GRACE: u32 = 32;
 
 /// Where a text on its way out lies.
 #[derive(Clone, Copy)]
@@ -96,6 +100,16 @@ impl Received {
     }
 }
 
+/// Where a receiver watches for the next message.
+///
+/// In an empty queue that is the link to it: so who sends keeps `cur` until it has committed, which it would have to fetch
+/// once more if somebody else looked at it meanwhile.
+pub struct Lookout<'m> {
+    moment: u64,
+    /// The link word, and what it holds while there is none.
+    next: Option<(&'m AtomicU64, u64)>,
+}
+
 enum Attempt {
     /// A message.
     Received,
@@ -155,11 +169,30 @@ impl<'m> Queue<'m> {
             Err(stop) => Err(stop),
         };
         match tx.end_quickly(said) {
-            Ok(Attempt::Received) => Ok(None),
+            Ok(Attempt::Received) => {
+                // The next message, which most likely comes from another processor.
+                self.memory.expect_to_read_granule(tx.unindexed());
+                Ok(None)
+            }
             Ok(_) => Ok(Some(Missing::Nothing)),
             Err(Stop::Errno(errno)) => Err(errno),
-            // Copies, so that what is here need not be in memory.
-            Err(_) => self.take(&seat.alias(), &{ *request }, &{ *permission }, false, received),
+            Err(stop) => {
+                if stop == Stop::Lost {
+                    self.give_way();
+                }
+                // Copies, so that what is here need not be in memory.
+                self.take(&seat.alias(), &{ *request }, &{ *permission }, false, received)
+            }
+        }
+    }
+
+    /// Leaves the queue to who was faster, if that is most likely a sender, who has room enough to go on: each gets more
+    /// done alone.
+    #[cold]
+    #[inline(never)]
+    fn give_way(&self) {
+        if look(self.memory, |tx| Ok(tx.cbytes() < tx.qbytes() / 2)) == Ok(true) {
+            Queue::pause(GRACE);
         }
     }
 
@@ -181,6 +214,7 @@ impl<'m> Queue<'m> {
         let (mut tx, mut attempts) = (Tx::new(self.memory, seat.index()), Attempts::new());
         loop {
             attempts.begin(&mut tx).map_err(damaged)?;
+            seat.found(tx.found());
             let said = self.attempt_take::<false>(
                 &mut tx,
                 seat,
@@ -357,13 +391,43 @@ impl<'m> Queue<'m> {
         self.memory.cur().map_or(0, |cur| cur.load(Ordering::Relaxed))
     }
 
-    /// Waits a little for the queue to change after a moment, without a system call; tells whether it did.
+    /// What to watch for the next message after a moment.
+    pub fn lookout(&self, moment: u64) -> Lookout<'m> {
+        let next = look(self.memory, |tx| {
+            if tx.head() != tx.tail() {
+                return Ok(None);
+            }
+            let next = &tx.words(tx.head())?[message::NEXT as usize];
+            // Relaxed: only watched.
+            Ok(Some((next, next.load(Ordering::Relaxed))))
+        });
+        Lookout { moment, next: next.ok().flatten().filter(|_| self.moment() == moment) }
+    }
+
+    /// Waits a little for the queue to change, without a system call; tells whether it did.
     #[inline]
-    pub fn spin(&self, moment: u64, turns: u32) -> bool {
-        (0..turns).any(|_| {
+    pub fn spin(&self, seat: &Seat, lookout: &Lookout, turns: u32) -> bool {
+        let Some((next, none)) = lookout.next else {
+            return (0..turns).any(|_| {
+                Queue::pause(1);
+                self.moment() != lookout.moment
+            });
+        };
+        for _ in 0..turns {
             Queue::pause(1);
-            self.moment() != moment
-        })
+            // Relaxed: as [`Queue::moment`].
+            let now = next.load(Ordering::Relaxed);
+            if now != none {
+                // All that the next attempt needs, at once.
+                if let Some(cur) = self.memory.cur() {
+                    shm::expect_to_write(cur);
+                }
+                seat.expect_peer(self.memory);
+                self.memory.expect_to_read_granule(txn::value(now));
+                return true;
+            }
+        }
+        self.moment() != lookout.moment
     }
 
     /// Lets others go on for some turns.

@@ -100,6 +100,7 @@ impl<'m> Queue<'m> {
         let mut tx = Tx::new(self.memory, seat.index());
         let said = match tx.begin_quickly() {
             Ok(()) => {
+                seat.found(tx.found());
                 let after = &mut Aftermath::default();
                 self.attempt::<true>(
                     &mut tx,

@@ -634,3 +634,30 @@ fn a_length_that_no_block_has_is_not_believed() {
 fn plain_word(memory: &Mapping, granule: u32) -> &core::sync::atomic::AtomicU64 {
     memory.word(layout::granule_offset(granule) + message::LENGTH).unwrap()
 }
+
+/// Who waits on an empty queue watches the link to the next message, on any other queue `cur`; and sees both kinds of
+/// change either way, whatever a peer noted as its guess.
+#[test]
+fn who_watches_sees_messages_and_all_else() {
+    let memory = new_queue(1000);
+    let queue = Queue::new(&memory, 1);
+    let seat = queue.enter().unwrap();
+    memory
+        .half(layout::participant_offset(seat.index()) + participant::PEER)
+        .unwrap()
+        .store(u32::MAX, Ordering::Relaxed);
+    let sees = |change: &dyn Fn()| {
+        let lookout = queue.lookout(queue.moment());
+        assert!(!queue.spin(&seat, &lookout, 3), "nothing has happened");
+        change();
+        queue.spin(&seat, &lookout, 3)
+    };
+    let set = |mode| queue.configure(&|settings| Ok(Configuration { mode, ..settings })).map(drop);
+    assert!(sees(&|| set(0o600).unwrap()), "other settings, of an empty queue");
+    assert!(sees(&|| assert!(send(&queue, 1, b"x").is_ok())), "a message, in an empty queue");
+    assert!(sees(&|| assert!(send(&queue, 2, b"y").is_ok())), "a second one");
+    assert!(sees(&|| drop(receive(&queue, Selector::Any, 80))), "one less");
+    assert!(sees(&|| drop(receive(&queue, Selector::Any, 80))), "none any more");
+    assert!(sees(&|| queue.remove(&|_| Ok(()), &|_| {}).unwrap()), "the end");
+    seat.release();
+}

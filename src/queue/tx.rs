@@ -34,6 +34,8 @@ pub enum Stop {
     Errno(Errno),
     /// More than a [quick](crate::queue) attempt can do.
     Unusual,
+    /// Somebody else was faster than a quick attempt.
+    Lost,
 }
 
 impl From<Damaged> for Stop {
@@ -216,7 +218,7 @@ impl<'m> Tx<'m> {
     #[inline(always)]
     pub fn begin_quickly(&mut self) -> Result<(), Stop> {
         if !self.inner.begin_quickly(self.memory, self.seat)? {
-            return Err(Stop::Unusual);
+            return Err(Stop::Lost);
         }
         self.annex.there = Annex::at(self.memory, self.annexed())?;
         self.annex.changed = false;
@@ -231,7 +233,7 @@ impl<'m> Tx<'m> {
             Ok(Verdict::Answer(result)) => (self.still(), Ok(result)),
             Err(stop) => (self.still(), Err(stop)),
         };
-        if kept { result } else { Err(Stop::Unusual) }
+        if kept { result } else { Err(Stop::Lost) }
     }
 
     #[inline(always)]
@@ -360,6 +362,12 @@ impl<'m> Tx<'m> {
     #[inline(always)]
     pub fn still(&self) -> bool {
         self.inner.still(self.memory)
+    }
+
+    /// Which record it found in force.
+    #[inline(always)]
+    pub fn found(&self) -> u32 {
+        self.inner.found()
     }
 
     /// How many more link words can be changed.

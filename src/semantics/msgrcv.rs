@@ -160,7 +160,7 @@ impl Receiving {
     fn go_on(mut self, destination: &impl Destination) -> Step<Receiving, usize> {
         loop {
             let queue = self.attached.lasting_queue();
-            let spun = !self.in_line && self.wait.spin(&queue, &self.attached);
+            let spun = !self.in_line && self.wait.spin(&queue, &self.seat, &self.attached);
             let mut received = Received::new();
             match queue.take(&self.seat, &self.request, &self.needs, !spun, &mut received) {
                 Ok(None) => {

@@ -39,6 +39,9 @@ const RESIGN: u32 = 4;
 const EXPLORE: (u32, u32) = (64, 16);
 /// Turns between two looks at the clock.
 const TURNS: u32 = 16;
+/// Turns between two looks for room, times the length of the text: room for half a queue of short texts takes longer to
+/// come than for half a queue of long ones.
+const LOOK: u64 = 8192;
 /// Nanoseconds from which on a yield is asked what became of the queue meanwhile: less is no time slice.
 const LONG: u64 = 100_000;
 /// Nanoseconds from which on it was one of somebody who computes: all who use the queue should know.
@@ -199,7 +202,7 @@ impl Wait {
 
     /// Spins as long as it is likely to pay, over all attempts of the call, and then may yield; true if the queue
     /// changed.
-    pub fn spin(&mut self, queue: &Queue, attached: &Attached) -> bool {
+    pub fn spin(&mut self, queue: &Queue, seat: &Seat, attached: &Attached) -> bool {
         let attachment: &Attachment = attached.attachment();
         if self.began == 0 {
             (self.began, self.seen) = (clock::nanoseconds(), queue.moment());
@@ -211,7 +214,7 @@ impl Wait {
             }
         }
         if self.limit != 0 {
-            if self.watch(queue) {
+            if self.watch(queue, seat) {
                 return true;
             }
             self.limit = 0;
@@ -236,9 +239,11 @@ impl Wait {
             self.began = clock::nanoseconds();
             self.limit = spinning(attachment);
         }
+        // Each look disturbs the receiver.
+        let turns = (LOOK / length.max(1)).clamp(TURNS.into(), 4 * u64::from(TURNS)) as u32;
         let end = self.began + u64::from(self.limit);
         while self.limit != 0 && clock::nanoseconds() < end {
-            Queue::pause(TURNS);
+            Queue::pause(turns);
             if queue.has_room(length) {
                 return true;
             }
@@ -251,10 +256,11 @@ impl Wait {
     }
 
     /// Watches the queue as long as it may.
-    fn watch(&mut self, queue: &Queue) -> bool {
+    fn watch(&mut self, queue: &Queue, seat: &Seat) -> bool {
         let end = self.began + u64::from(self.limit);
+        let lookout = queue.lookout(self.seen);
         while clock::nanoseconds() < end {
-            if queue.spin(self.seen, TURNS) {
+            if queue.spin(seat, &lookout, TURNS) {
                 self.seen = queue.moment();
                 return true;
             }

@@ -74,6 +74,9 @@ pub mod participant {
     pub const OWES: u64 = 44;
     /// `u64`: the state of that receiver by which it is recognised.
     pub const OWES_MARK: u64 = 48;
+    /// `u32`: offset of the record of another participant that the owner found in force last: a guess which it will be
+    /// the next time. Nothing but a hint to the processor comes of it.
+    pub const PEER: u64 = 56;
     /// Link word: a granule held for the next message.
     pub const SPARE: u64 = 16;
     /// Link word: a block held for the next long text, or being copied out.

@@ -52,9 +52,28 @@ pub fn half_of<const N: usize>(words: &[AtomicU64; N], offset: u64) -> Option<&A
     Some(unsafe { &*address.cast() })
 }
 
+/// How many granules lie in the first window.
+const NEAR: u32 = ((FIRST - ARENA) / GRANULE) as u32;
+
+/// Asks the processor for a cache line that will be read soon.
+#[inline(always)]
+fn expect_to_read<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; changes nothing, whatever the address.
+    unsafe {
+        core::arch::asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint; changes nothing, whatever the address.
+    unsafe {
+        core::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    let _ = line;
+}
+
 /// Asks the processor for a cache line that will be written soon.
 #[inline(always)]
-pub fn expect_to_write<T>(line: &T) {
+pub fn expect_to_write<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; changes nothing, whatever the address.
     unsafe {
@@ -200,6 +219,24 @@ impl Mapping {
         }
     }
 
+    /// Asks the processor for a cache line of the control file, by its offset.
+    #[inline(always)]
+    pub fn expect_to_read(&self, offset: u32) {
+        let first = self.windows[0].load(Ordering::Relaxed);
+        expect_to_read(first.wrapping_add(offset as usize & (ARENA as usize - 1)).cast_const());
+    }
+
+    /// Asks the processor for a granule, if that is in the first window.
+    #[inline(always)]
+    pub fn expect_to_read_granule(&self, granule: u32) {
+        if granule.wrapping_sub(1) < NEAR - 1 {
+            let first = self.windows[0].load(Ordering::Relaxed);
+            let start = first.wrapping_add(granule_offset(granule) as usize).cast_const();
+            expect_to_read(start);
+            expect_to_read(start.wrapping_add(GRANULE as usize / 2));
+        }
+    }
+
     /// The address of `length` bytes at `offset`; `None` if they are not in the file, not in one
     /// window, or cannot be mapped.
     #[inline(always)]
@@ -232,8 +269,6 @@ impl Mapping {
     /// The words of a granule; `None` if there is none of that number.
     #[inline(always)]
     pub fn granule(&self, index: u32) -> Option<&[AtomicU64; GRANULE_WORDS]> {
-        /// How many lie in the first window.
-        const NEAR: u32 = ((FIRST - ARENA) / GRANULE) as u32;
         let offset = granule_offset(index);
         let spot = if index.wrapping_sub(1) < NEAR - 1 {
             self.spot(offset, GRANULE)?

@@ -395,6 +395,12 @@ impl<'m, W: Word, const H: usize> Transaction<'m, W, H> {
         Ok(())
     }
 
+    /// Which record it found in force.
+    #[inline(always)]
+    pub fn found(&self) -> u32 {
+        record_of(self.cur)
+    }
+
     /// How many more link words can be changed.
     #[inline]
     pub fn room(&self) -> usize {

@@ -243,6 +243,22 @@ impl<'a> Seat<'a> {
         Seat { ..*self }
     }
 
+    /// Asks the processor for the record that will probably be in force, while it still waits for `cur`, which says so.
+    #[inline(always)]
+    pub fn expect_peer(&self, memory: &Mapping) {
+        // Relaxed, here and below: a guess.
+        memory.expect_to_read(self.half(participant::PEER).load(Ordering::Relaxed));
+    }
+
+    /// Notes which record was in force, for [`Seat::expect_peer`]. One's own is at hand anyway.
+    #[inline(always)]
+    pub fn found(&self, record: u32) {
+        if record >> 1 != self.index() {
+            let offset = layout::record_offset(record).unwrap_or(0);
+            self.half(participant::PEER).store(offset as u32, Ordering::Relaxed);
+        }
+    }
+
     /// One of the participant's link words.
     #[inline(always)]
     pub fn link(&self, which: Held) -> &'a AtomicU64 {
