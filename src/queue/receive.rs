@@ -177,7 +177,8 @@ impl<'m> Queue<'m> {
             Ok(_) => Ok(Some(Missing::Nothing)),
             Err(Stop::Errno(errno)) => Err(errno),
             Err(stop) => {
-                if stop == Stop::Lost {
+                // Who wants a certain message may be the one for whom others wait.
+                if stop == Stop::Lost && request.selector == Selector::Any {
                     self.give_way();
                 }
                 // Copies, so that what is here need not be in memory.
