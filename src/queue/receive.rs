@@ -177,12 +177,12 @@ impl<'m> Queue<'m> {
             Ok(_) => Ok(Some(Missing::Nothing)),
             Err(Stop::Errno(errno)) => Err(errno),
             Err(stop) => {
-                // Who wants a certain message may be the one for whom others wait.
-                if stop == Stop::Lost && request.selector == Selector::Any {
-                    self.give_way();
-                }
                 // Copies, so that what is here need not be in memory.
-                self.take(&seat.alias(), &{ *request }, &{ *permission }, false, received)
+                let request = { *request };
+                if stop == Stop::Lost {
+                    self.give_way(&request);
+                }
+                self.take(&seat.alias(), &request, &{ *permission }, false, received)
             }
         }
     }
@@ -191,8 +191,10 @@ impl<'m> Queue<'m> {
     /// done alone.
     #[cold]
     #[inline(never)]
-    fn give_way(&self) {
-        if look(self.memory, |tx| Ok(tx.cbytes() < tx.qbytes() / 2)) == Ok(true) {
+    fn give_way(&self, request: &Request) {
+        // Who wants a certain message may be the one for whom others wait.
+        let takes_any = request.selector == Selector::Any;
+        if takes_any && look(self.memory, |tx| Ok(tx.cbytes() < tx.qbytes() / 2)) == Ok(true) {
             Queue::pause(GRACE);
         }
     }
