@@ -55,36 +55,32 @@ pub fn half_of<const N: usize>(words: &[AtomicU64; N], offset: u64) -> Option<&A
 /// How many granules lie in the first window.
 const NEAR: u32 = ((FIRST - ARENA) / GRANULE) as u32;
 
-/// Asks the processor for a cache line that will be read soon.
-#[inline(always)]
-fn expect_to_read<T>(line: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; changes nothing, whatever the address.
-    unsafe {
-        core::arch::asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint; changes nothing, whatever the address.
-    unsafe {
-        core::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    let _ = line;
+/// Hints about a cache line, for x86-64 and for aarch64; nothing elsewhere.
+macro_rules! hints {
+    ($($(#[$doc:meta])* $visibility:vis fn $name:ident: $x86:literal, $arm:literal;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        $visibility fn $name<T>(line: *const T) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint; changes nothing, whatever the address.
+            unsafe {
+                core::arch::asm!($x86, in(reg) line, options(nostack, preserves_flags, readonly));
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            unsafe {
+                core::arch::asm!($arm, in(reg) line, options(nostack, preserves_flags, readonly));
+            }
+            let _ = line;
+        }
+    )*};
 }
 
-/// Asks the processor for a cache line that will be written soon.
-#[inline(always)]
-pub fn expect_to_write<T>(line: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; changes nothing, whatever the address.
-    unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint; changes nothing, whatever the address.
-    unsafe {
-        core::arch::asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    let _ = line;
+hints! {
+    /// Asks the processor for a cache line that will be read soon.
+    fn expect_to_read: "prefetcht0 [{}]", "prfm pldl1keep, [{}]";
+    /// Asks the processor for a cache line that will be written soon.
+    pub fn expect_to_write: "prefetchw [{}]", "prfm pstl1keep, [{}]";
 }
 
 /// The first granule at or after `granule` from which `count` granules lie in one window.
